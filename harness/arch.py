@@ -1,0 +1,117 @@
+"""The architectures, as data: nothing else in cowpen asks which one it is dealing with.
+
+Adding an architecture means adding a record here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import platform
+
+from harness.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arch:
+    """One guest architecture.
+
+    ``name`` is the kernel's ``uname -m``. ``cpu`` is the model under TCG, ``kvm_cpu`` under KVM.
+    """
+
+    name: str
+    debian: str
+    """Debian's name of the architecture, used in package names."""
+    gnu: str
+    """GNU triplet: prefix of the cross compiler and binutils."""
+    elf_machine: str
+    """pyelftools' ``e_machine``, to check a user's binary."""
+    kernel_arch: str
+    """``ARCH=`` of the kernel's makefiles."""
+    image_target: str
+    """Path of the bootable image in a kernel build tree."""
+    qemu: str
+    """QEMU's system emulator."""
+    qemu_package: str
+    """Debian package that holds it."""
+    machine: str
+    """QEMU ``-machine`` without accelerator."""
+    cpu: str
+    kvm_cpu: str
+    console: str
+    """The kernel's name of the serial console."""
+    earlycon: str
+    """``earlycon=`` argument that shows output before the console driver is up."""
+    kernel_arguments: tuple[str, ...] = ()
+    """Arguments every guest of this architecture gets, each explained where the record is made."""
+
+    def compiler(self) -> str:
+        """The gcc that builds for this architecture on this host."""
+        return "gcc" if self.native else f"{self.gnu}-gcc"
+
+    def binutil(self, name: str) -> str:
+        """A binutils program (``objdump``, ``addr2line``) for this architecture on this host."""
+        return name if self.native else f"{self.gnu}-{name}"
+
+    @property
+    def native(self) -> bool:
+        """Whether the host itself is of this architecture (then KVM may work and gcc is plain)."""
+        return platform.machine() == self.name
+
+
+X86_64 = Arch(
+    name="x86_64",
+    debian="amd64",
+    gnu="x86_64-linux-gnu",
+    elf_machine="EM_X86_64",
+    kernel_arch="x86",
+    image_target="arch/x86/boot/bzImage",
+    qemu="qemu-system-x86_64",
+    qemu_package="qemu-system-x86",
+    # smm, hpet and i8042-like legacy cost boot time and no test needs them.
+    machine="q35,smm=off",
+    cpu="max",
+    kvm_cpu="host",
+    console="ttyS0",
+    earlycon="uart8250,io,0x3f8,115200n8",
+    # Under TCG the TSC is the host's clock and steady, but the guest cannot know: without this the
+    # watchdog may call it unstable on a loaded host and print a warning that looks like a finding.
+    # no_timer_check: the IO-APIC timer self-test counts jiffies and panics when the host is busy.
+    kernel_arguments=("tsc=reliable", "no_timer_check"),
+)
+
+AARCH64 = Arch(
+    name="aarch64",
+    debian="arm64",
+    gnu="aarch64-linux-gnu",
+    elf_machine="EM_AARCH64",
+    kernel_arch="arm64",
+    image_target="arch/arm64/boot/Image",
+    qemu="qemu-system-aarch64",
+    qemu_package="qemu-system-arm",
+    # gic-version=3: more than 8 CPUs, and what current hardware has.
+    machine="virt,gic-version=3",
+    # cortex-a76, not max: TCG spends half of max's time on pointer authentication, and hierarchical
+    # table permissions of max upset arm64 async-fork kernels. Not a57: it lacks the 16 KiB granule.
+    cpu="cortex-a76",
+    kvm_cpu="host",
+    console="ttyAMA0",
+    earlycon="pl011,0x9000000",
+)
+
+ARCHES: dict[str, Arch] = {arch.name: arch for arch in (X86_64, AARCH64)}
+_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def get_arch(name: str) -> Arch:
+    """The record of ``name`` (kernel's or Debian's spelling); `UserError` names the nearest."""
+    arch = ARCHES.get(_ALIASES.get(name, name))
+    if arch is None:
+        raise UserError(f"unknown architecture {name!r}", mend=nearest(name, [*ARCHES, *_ALIASES]))
+    return arch
+
+
+@functools.cache
+def host_arch() -> Arch:
+    """The host's own architecture; `UserError` if cowpen has no record of it."""
+    return get_arch(platform.machine())

@@ -1,0 +1,156 @@
+"""The content-addressed cache: entries are folders, written once, whole or not at all.
+
+Layout below the root: ``KIND/KEY/`` are finished entries, ``tmp/`` holds entries in the making, ``lock/`` one
+file per entry in the making. Locks are ``flock`` locks, so they end with their process; what a killed process
+left in ``tmp/`` and ``lock/`` is swept by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.errors import HostError
+from harness.folders import cache_folder
+
+_LOCK_POLL_SECONDS = 0.05
+
+
+def digest(*parts: bytes | str | Path) -> str:
+    """A key from content: strings and bytes as they are, paths by the content of the file.
+
+    Parts are length-prefixed, so ``("ab", "c")`` and ``("a", "bc")`` differ. 32 hex digits.
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with part.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+        else:
+            content = part.encode() if isinstance(part, str) else part
+        total.update(len(content).to_bytes(8, "little"))
+        total.update(content)
+    return total.hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def _locked(path: Path, deadline: Deadline) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``; the file is gone afterwards."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    deadline.check()
+                    time.sleep(_LOCK_POLL_SECONDS)
+            # The holder before us removed the file on leaving; then our lock is on a nameless one.
+            try:
+                same = os.fstat(descriptor).st_ino == path.stat().st_ino
+            except FileNotFoundError:
+                same = False
+            if not same:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(descriptor)
+
+
+class Cache:
+    """One cache folder, shared safely by any number of processes."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or cache_folder()
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where the entry is, or would be."""
+        return self.root / kind / key
+
+    def get(self, kind: str, key: str) -> Path | None:
+        """The finished entry, marked as just used; None if there is none."""
+        path = self.path(kind, key)
+        if not path.is_dir():
+            return None
+        # A read-only cache still serves: the time of last use is only for pruning.
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return path
+
+    def entry(
+        self, kind: str, key: str, build: Callable[[Path], None], *, seconds: float, what: str
+    ) -> Path:
+        """The entry ``kind/key``; made by ``build(folder)`` if it is not there.
+
+        ``build`` fills an empty folder, which appears under its name only when ``build`` has returned. If
+        another process is making the same entry this one waits, up to ``seconds``, and takes the
+        result. ``what`` names the thing in errors. Raises `HostError` when the disk is full or the cache
+        cannot be written, `DeadlineError` when the other process takes too long.
+        """
+        found = self.get(kind, key)
+        if found:
+            return found
+        try:
+            for folder in ("tmp", "lock", kind):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            deadline = Deadline(seconds, f"another cowpen that is making {what}")
+            with _locked(self.root / "lock" / f"{kind}-{key}", deadline):
+                return self.get(kind, key) or self._make(kind, key, build)
+        except OSError as error:
+            raise self._trouble(error, what) from error
+
+    def _make(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=self.root / "tmp"))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells _sweep that somebody lives here
+            build(folder)
+            folder.chmod(0o755)
+            target = self.path(kind, key)
+            folder.rename(target)
+            return target
+        finally:
+            os.close(descriptor)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left half-made."""
+        for leftover in [*(self.root / "tmp").iterdir(), *(self.root / "lock").iterdir()]:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(leftover, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if leftover.is_dir():
+                        # mkdtemp and flock are two steps: leave a newborn alone.
+                        if time.time() - leftover.stat().st_mtime > 10:
+                            shutil.rmtree(leftover, ignore_errors=True)
+                    elif os.fstat(descriptor).st_ino == leftover.stat().st_ino:
+                        leftover.unlink()
+                finally:
+                    os.close(descriptor)
+
+    def _trouble(self, error: OSError, what: str) -> HostError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return HostError(
+                f"no space left while caching {what} in {self.root}",
+                mend="free some space there, or point XDG_CACHE_HOME at a larger disk",
+            )
+        return HostError(
+            f"cannot cache {what} in {self.root} ({error.strerror or error})",
+            mend="make it writable, or point XDG_CACHE_HOME elsewhere",
+        )

@@ -1,0 +1,27 @@
+"""C headers read through cffi, so that C programs and Python share one definition of a structure."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import cffi
+
+# cffi parses declarations only. A header meant for both sides keeps what cffi must not see (includes,
+# inline functions) between these marks, and the shared structures are plain fixed-width C.
+_HIDDEN = re.compile(r"/\* cffi: off \*/.*?/\* cffi: on \*/", re.DOTALL)
+_GUARD = re.compile(r"^\s*#\s*(ifndef|define\s+\w+_H|endif|include|pragma).*$", re.MULTILINE)
+
+
+@functools.cache
+def load(header: Path) -> Any:  # cffi has no types of its own
+    """A `cffi.FFI` that knows the declarations and integer ``#define`` constants of ``header``.
+
+    ``ffi.new("struct name *")`` makes a structure; ``ffi.dlopen(None)`` gives the constants.
+    """
+    text = _HIDDEN.sub("", header.read_text(encoding="utf-8"))
+    ffi = cffi.FFI()
+    ffi.cdef(_GUARD.sub("", text))
+    return ffi
