@@ -91,9 +91,7 @@ class Cache:
             os.utime(path)
         return path
 
-    def entry(
-        self, kind: str, key: str, build: Callable[[Path], None], *, seconds: float, what: str
-    ) -> Path:
+    def entry(self, kind: str, key: str, build: Callable[[Path], None], *, seconds: float, what: str) -> Path:
         """The entry ``kind/key``; made by ``build(folder)`` if it is not there.
 
         ``build`` fills an empty folder, which appears under its name only when ``build`` has returned. If
@@ -113,6 +111,23 @@ class Cache:
                 return self.get(kind, key) or self._make(kind, key, build)
         except OSError as error:
             raise self._trouble(error, what) from error
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, seconds: float, what: str) -> Iterator[None]:
+        """Hold the exclusive lock ``name``, for what lives in the cache but changes (apt's index).
+
+        Waits up to ``seconds`` for its holder, then `DeadlineError`; `HostError` if the cache cannot be
+        written.
+        """
+        try:
+            (self.root / "lock").mkdir(parents=True, exist_ok=True)
+            held = _locked(self.root / "lock" / name, Deadline(seconds, f"another cowpen that holds {what}"))
+            held.__enter__()
+        except OSError as error:
+            raise self._trouble(error, what) from error
+        with contextlib.ExitStack() as stack:
+            stack.push(held)
+            yield
 
     def _make(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
         folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=self.root / "tmp"))

@@ -12,7 +12,9 @@ import cffi
 # cffi parses declarations only. A header meant for both sides keeps what cffi must not see (includes,
 # inline functions) between these marks, and the shared structures are plain fixed-width C.
 _HIDDEN = re.compile(r"/\* cffi: off \*/.*?/\* cffi: on \*/", re.DOTALL)
-_GUARD = re.compile(r"^\s*#\s*(ifndef|define\s+\w+_H|endif|include|pragma).*$", re.MULTILINE)
+# cffi takes a #define for a constant only if nothing follows the number.
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_GUARD = re.compile(r"^\s*#\s*(ifndef|define\s+\w+_H\s*$|endif|include|pragma).*$", re.MULTILINE)
 
 
 @functools.cache
@@ -21,7 +23,7 @@ def load(header: Path) -> Any:  # cffi has no types of its own
 
     ``ffi.new("struct name *")`` makes a structure; ``ffi.dlopen(None)`` gives the constants.
     """
-    text = _HIDDEN.sub("", header.read_text(encoding="utf-8"))
+    text = _COMMENT.sub("", _HIDDEN.sub("", header.read_text(encoding="utf-8")))
     ffi = cffi.FFI()
     ffi.cdef(_GUARD.sub("", text))
     return ffi

@@ -1,0 +1,73 @@
+/*
+ * The agent protocol: frames between cowpen on the host and its agent in the guest.
+ *
+ * Every frame is a struct cowpen_frame and then `length` bytes of payload. Both sides are little endian.
+ * This header is the only definition: the agent compiles it, the host reads it through cffi.
+ */
+#ifndef COWPEN_PROTOCOL_H
+#define COWPEN_PROTOCOL_H
+
+#include <stdint.h>
+
+#define COWPEN_PROTOCOL_VERSION 1
+#define COWPEN_FRAME_MAGIC 0x6e707763 /* "cwpn" in memory */
+#define COWPEN_FRAME_PAYLOAD 65536 /* longer frames are a protocol error on either side */
+
+/* host to guest */
+#define COWPEN_HELLO 1 /* struct cowpen_hello; answered by READY */
+#define COWPEN_RUN 2 /* struct cowpen_run, then argv and environment as strings, each ended by a NUL */
+#define COWPEN_STDIN 3 /* bytes for the standard input of a run; no bytes: end of file */
+#define COWPEN_KILL 4 /* struct cowpen_number: signal for the process group of a run */
+#define COWPEN_PUSH 5 /* struct cowpen_number: file mode, then the path; DATA frames follow */
+#define COWPEN_PULL 6 /* the path; answered by DATA frames */
+#define COWPEN_DATA 7 /* a piece of a file, either direction; no bytes: end of file */
+#define COWPEN_POWEROFF 8
+
+/* guest to host */
+#define COWPEN_READY 16 /* struct cowpen_number: protocol version; then release and machine as strings */
+#define COWPEN_OUTPUT 17 /* `stream` says which; bytes */
+#define COWPEN_EXIT 18 /* struct cowpen_exit */
+#define COWPEN_DONE 19 /* the push is complete: the file has its name */
+#define COWPEN_FAILED 20 /* struct cowpen_number: errno; then what failed, as text */
+
+/* streams of a run */
+#define COWPEN_STDOUT 1
+#define COWPEN_STDERR 2
+#define COWPEN_RECORDS 3 /* what the program wrote to COWPEN_RECORD_FD */
+
+/* how a run ended */
+#define COWPEN_EXITED 0
+#define COWPEN_SIGNALLED 1
+#define COWPEN_DEADLINE 2 /* killed by the agent: it ran longer than it was given */
+
+struct cowpen_frame {
+	uint32_t magic;
+	uint16_t type;
+	uint16_t stream;
+	uint32_t id; /* which run or file; chosen by the host */
+	uint32_t length;
+};
+
+struct cowpen_hello {
+	uint64_t wall_clock_ns; /* since 1970: the guest's clock may be that of a snapshot */
+	uint8_t seed[32]; /* credited as entropy, so that no two attempts draw the same random numbers */
+};
+
+struct cowpen_run {
+	uint32_t deadline_ms;
+	uint16_t argc;
+	uint16_t envc;
+};
+
+struct cowpen_number {
+	uint32_t value;
+};
+
+struct cowpen_exit {
+	uint32_t kind;
+	uint32_t code; /* exit status or signal number */
+	uint32_t wall_ms;
+	uint32_t max_rss_kib;
+};
+
+#endif

@@ -1,0 +1,97 @@
+"""The command line: ``cowpen``. Commands are imported when they are called, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from harness import __version__
+from harness.errors import CowpenError, UserError
+from harness.process import StoppingError, end_everything
+
+# name: (module, attribute, help)
+_COMMANDS = {
+    "doctor": ("harness.cli.doctor", "doctor", "what this host can do, and what mends what it cannot"),
+    "bugs": ("harness.cli.bugs", "bugs", "the catalogue of bug reports"),
+    "kernels": ("harness.cli.kernels", "kernels", "kernel specs and what is cached"),
+    "run": ("harness.cli.run", "run", "run a bug's programs, or your own, on kernels"),
+    "parse": ("harness.cli.parse", "parse", "findings of a console log"),
+    "shell": ("harness.cli.shell", "shell", "an interactive guest on the serial console"),
+    "demo": ("harness.cli.demo", "demo", "the main job: which stock kernels have the fork/O_DIRECT bug"),
+}
+
+EXIT_TROUBLE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """A group that imports a command when it is called, not when it is listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cowpen")
+def cowpen() -> None:
+    """Find, reproduce and bisect fork/COW/page-pinning races in real Linux kernels."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def say_error(error: CowpenError) -> None:
+    """One line for people, then what detail there is, on standard error; nothing that could drive a terminal."""
+    from harness.console.display import escape  # noqa: PLC0415
+
+    click.echo(f"cowpen: {escape(str(error))}", err=True)
+    lines = error.detail.splitlines()
+    for line in lines[-25:]:
+        click.echo(f"    {escape(line)}", err=True)
+
+
+def main() -> None:
+    """Entry point of the console script. Exit codes: see ``cowpen run --help``; wrong usage is 2."""
+    # SIGTERM ends a nightly job as Ctrl-C ends a person's: guests down first, then cowpen.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cowpen.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        say_error(error)
+        sys.exit(EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort, StoppingError):
+        end_everything()
+        click.echo("cowpen: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except CowpenError as error:
+        say_error(error)
+        sys.exit(EXIT_TROUBLE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # `cowpen … | head` is not an error, but Python would complain again while it closes the stream.
+        sys.stderr.close()
+        sys.exit(EXIT_TROUBLE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""``cowpen run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.trial.subject import Subject
+    from harness.trial.trial import Options
+
+_DEFAULT_KERNEL = "debian:6.12"
+
+_EPILOG = """
+\b
+Exit code, made for `git bisect run`:
+  0    clean: every attempt ended well and found nothing
+  1    reproduced: at least one attempt showed the bug
+  125  cannot tell: unsupported, infra, hang, or another finding
+  2    wrong usage
+  130  interrupted
+Over several bugs and kernels: 1 if any reproduced, else 125 if any cannot tell, else 0.
+"""
+
+
+def parse_settings(words: tuple[str, ...]) -> dict[str, str]:
+    """``("alignment=0",)`` as a dictionary; `UserError` for what is not NAME=VALUE."""
+    settings = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UserError(f"--set {word!r}", mend="expected NAME=VALUE, for example --set alignment=0")
+        settings[name.strip()] = value
+    return settings
+
+
+@click.command("run", epilog=_EPILOG)
+@click.argument("bugs", nargs=-1, metavar="BUG[/PROGRAM]…")
+@click.option(
+    "--program",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your own reproducer: a C file, a .c.j2 template or a static binary. "
+    "It exits with 0 when clean, 1 when it shows the bug.",
+)
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    metavar="SPEC",
+    help="debian:6.1, debian:6.12, debian:6.12-16k, path:IMAGE[,modules=DIR,…]; may be repeated. "
+    f"[default: {_DEFAULT_KERNEL}]",
+)
+@click.option(
+    "--arch",
+    "arches",
+    multiple=True,
+    metavar="ARCH",
+    help="x86_64 or aarch64; may be repeated. [default: this host's]",
+)
+@click.option(
+    "--machine", metavar="URL", help="A machine that already runs, ssh://USER@HOST:PORT, instead of guests."
+)
+@click.option(
+    "--attempts", type=click.IntRange(1), help="Attempts of each trial. [default: the bug's, or 10]"
+)
+@click.option("--stop-on-first", is_flag=True, help="End a trial with its first reproduction.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the program; may be repeated.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="A JSON object per attempt and per trial on standard output."
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where results go. [default: below ~/.local/state/cowpen/runs]",
+)
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Guests at once.")
+@click.option("--cold", is_flag=True, help="Boot for every attempt instead of starting from a snapshot.")
+@click.option(
+    "--cpus", type=click.IntRange(1, 64), default=2, show_default=True, help="At least so many CPUs."
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(64),
+    default=512,
+    show_default=True,
+    metavar="MIB",
+    help="At least so much memory.",
+)
+@click.option("--cpu", metavar="MODEL", help="QEMU's CPU model. [default: the architecture's]")
+@click.option(
+    "--channel",
+    type=click.Choice(["agent", "serial"]),
+    default="agent",
+    show_default=True,
+    help="How to reach the guest; serial is for kernels without virtio-serial.",
+)
+@click.option("--append", multiple=True, metavar="ARGUMENT", help="A kernel argument; may be repeated.")
+def run(
+    bugs: tuple[str, ...],
+    file: Path | None,
+    kernels: tuple[str, ...],
+    arches: tuple[str, ...],
+    machine: str | None,
+    attempts: int | None,
+    stop_on_first: bool,
+    settings: tuple[str, ...],
+    as_json: bool,
+    keep: Path | None,
+    jobs: int,
+    cold: bool,
+    cpus: int,
+    memory: int,
+    cpu: str | None,
+    channel: str,
+    append: tuple[str, ...],
+) -> int:
+    """Run a bug's programs, or your own reproducer, on kernels, and say what came of it."""
+    from harness.guest.machine import MachineShape  # noqa: PLC0415
+    from harness.trial.trial import Options  # noqa: PLC0415
+
+    options = Options(
+        attempts=attempts,
+        stop_on_first=stop_on_first,
+        jobs=jobs,
+        cold=cold,
+        base=MachineShape(cpus=cpus, memory_mib=memory, cpu=cpu, channel=channel, kernel_arguments=append),
+    )
+    return run_trials(
+        _subjects(bugs, file, parse_settings(settings)),
+        kernels=kernels or (_DEFAULT_KERNEL,),
+        arches=arches,
+        options=options,
+        as_json=as_json,
+        keep=keep,
+    )
+
+
+def _subjects(bugs: tuple[str, ...], file: Path | None, settings: dict[str, str]) -> list[Subject]:
+    from harness.trial.subject import bug_subjects, own_subject  # noqa: PLC0415
+
+    if file is not None and bugs:
+        raise UserError("a BUG and --program exclude each other", mend="run them one after the other")
+    if file is not None:
+        return [own_subject(file, settings)]
+    if not bugs:
+        raise UserError(
+            "nothing to run", mend="name a BUG (see `cowpen bugs`) or your own reproducer with --program"
+        )
+    return [subject for name in bugs for subject in bug_subjects(name, settings)]
+
+
+def run_trials(
+    subjects: list[Subject],
+    *,
+    kernels: tuple[str, ...],
+    arches: tuple[str, ...],
+    options: Options,
+    as_json: bool,
+    keep: Path | None,
+) -> int:
+    """Run every subject on every kernel and architecture; show progress and table; the exit code of `run`."""
+    from harness.arch import get_arch, host_arch  # noqa: PLC0415
+    from harness.cache import Cache  # noqa: PLC0415
+    from harness.cli.progress import Progress  # noqa: PLC0415
+    from harness.kernel.spec import parse  # noqa: PLC0415
+    from harness.trial.keep import run_folder  # noqa: PLC0415
+    from harness.trial.outcome import exit_code  # noqa: PLC0415
+    from harness.trial.trial import run_trial  # noqa: PLC0415
+
+    wanted = [get_arch(name) for name in arches] or [host_arch()]
+    for spec in kernels:
+        parse(spec)  # a mistake in the last spec is better known before the first trial
+    progress = Progress(as_json=as_json)
+    with run_folder(keep) as folder:
+        for subject in subjects:
+            for spec in kernels:
+                for arch in wanted:
+                    run_trial(subject, spec, arch, options, run=folder, cache=Cache(), listener=progress)
+        if not as_json:
+            progress.table()
+        click.echo(f"results: {folder}", err=True)
+    return exit_code(verdict.verdict for verdict in progress.verdicts)

@@ -1,0 +1,45 @@
+"""Guest text made safe for a person's terminal: no escape sequence gets through."""
+
+from __future__ import annotations
+
+import mmap
+import re
+
+MAX_LINE = 4096
+"""Bytes of a line that are looked at. printk's longest record is 1 KiB; the rest is not the kernel's."""
+
+# C0 without tab and newline, DEL, C1; marks that reorder, hide or break text (Trojan Source); lone surrogates.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def escape(text: str | bytes) -> str:
+    """``text`` with everything that could steer a terminal spelt out (``\\x1b``); newline and tab stay.
+
+    A serial console ends lines with CR LF: that CR goes. Bytes that are not UTF-8 become ``\\xNN``.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    return _UNSAFE.sub(_escaped, text.replace("\r\n", "\n"))
+
+
+def last_lines(data: bytes | mmap.mmap, count: int) -> list[str]:
+    """The last ``count`` lines that hold anything, escaped; what a boot or a death had to say last.
+
+    Looks at no more than ``count`` times `MAX_LINE` bytes; a longer line ends with ``…``.
+    """
+    if count <= 0:
+        return []
+    end = len(data)
+    tail = bytes(data[max(0, end - count * MAX_LINE) : end])
+    lines = [line for line in tail.replace(b"\r", b"").split(b"\n") if line.strip(b" \t\0")]
+    return [escape(line[:MAX_LINE]) + ("…" if len(line) > MAX_LINE else "") for line in lines[-count:]]

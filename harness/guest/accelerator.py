@@ -1,0 +1,173 @@
+"""KVM or TCG, decided by proof: a canary boots under each, and the clock decides.
+
+``/dev/kvm`` that opens read-write proves nothing: on some hosts QEMU then ends in ``KVM internal error``, or crawls
+a hundred times slower than emulation. Only a boot tells, and its time scales every deadline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import tools
+from harness.arch import Arch
+from harness.cache import Cache, digest
+from harness.errors import GuestError, HostError
+from harness.guest import qemu
+from harness.guest.guest import start
+from harness.guest.initramfs import obtain
+from harness.guest.machine import MachineShape
+from harness.guest.speed import Speed
+from harness.kernel.kernel import Kernel
+
+KVM_DEVICE = Path("/dev/kvm")
+TCG = qemu.Acceleration(name="tcg")
+KVM = qemu.Acceleration(name="kvm")
+_CANARY_SHAPE = MachineShape(memory_mib=256)
+_CANARY_SECONDS = 90.0  # the first boot on an unknown host; the slowest seen took 15 s
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What a canary showed about guests of one architecture on this host.
+
+    ``reason`` says in a sentence why this accelerator; ``kernel`` is the release that was booted, empty when
+    nothing could be booted and the proof is only a careful assumption (``boot_seconds`` is None then).
+    """
+
+    arch: str
+    accelerator: str
+    boot_seconds: float | None
+    reason: str
+    kernel: str = ""
+    tcg_seconds: float | None = None
+    kvm_seconds: float | None = None
+
+    @property
+    def acceleration(self) -> qemu.Acceleration:
+        return qemu.Acceleration(name=self.accelerator)
+
+    def speed(self, *, load: float = 1.0) -> Speed:
+        """The speed that scales deadlines, with ``load`` guests per core."""
+        return Speed(boot_seconds=self.boot_seconds, load=load)
+
+
+def kvm_obstacle(arch: Arch) -> str | None:
+    """Why KVM need not even be tried, or None if only a boot can tell."""
+    if not arch.native:
+        return f"this host is {platform.machine()}: {arch.name} guests can only be emulated"
+    if not KVM_DEVICE.exists():
+        return f"{KVM_DEVICE} does not exist"
+    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return f"{KVM_DEVICE} is not writable for this user (add the user to the group kvm)"
+    return None
+
+
+def remembered(arch: Arch, cache: Cache) -> Proof | None:
+    """The proof made earlier on this host with this QEMU, if any."""
+    entry = cache.get("accelerator", _key(arch))
+    if entry is None:
+        return None
+    return Proof(**json.loads((entry / "proof.json").read_text(encoding="utf-8")))
+
+
+def prove(
+    kernel: Kernel, init: Path, cache: Cache, *, tell: Callable[[str], None] = lambda line: None
+) -> Proof:
+    """The accelerator for guests of ``kernel``'s architecture, proved by booting it and remembered.
+
+    ``init`` is the guest's PID 1. If ``kernel`` does not boot under TCG, nothing is proved nor remembered: TCG
+    is assumed, with careful deadlines, and the boot's trouble is left to whoever boots it next.
+    """
+    arch = kernel.arch
+    proof = remembered(arch, cache)
+    if proof is not None:
+        return proof
+    tell(f"timing a canary boot of {kernel.release} ({arch.name})")
+    try:
+        initramfs = obtain(kernel, _CANARY_SHAPE, init, cache)
+        tcg = _timed_boot(kernel, initramfs, TCG, Speed(boot_limit=_CANARY_SECONDS))
+    except (GuestError, HostError) as error:
+        return Proof(
+            arch=arch.name,
+            accelerator=TCG.name,
+            boot_seconds=None,
+            reason=f"assumed: the canary did not boot ({error.message})",
+        )
+    proof = _against_kvm(kernel, initramfs, tcg)
+    tell(f"{arch.name}: {proof.reason}")
+
+    def write(folder: Path) -> None:
+        (folder / "proof.json").write_text(json.dumps(dataclasses.asdict(proof)), encoding="utf-8")
+
+    cache.entry("accelerator", _key(arch), write, seconds=10, what="the accelerator's proof")
+    return proof
+
+
+def _against_kvm(kernel: Kernel, initramfs: Path, tcg: float) -> Proof:
+    arch = kernel.arch
+    kvm: float | None = None
+    obstacle = kvm_obstacle(arch)
+    if obstacle is None:
+        # KVM is worth having only if it is faster, so it gets no longer than TCG took (but 3 s at least: QEMU
+        # itself must start, and the clock must not decide on a hiccup of the host).
+        try:
+            kvm = _timed_boot(kernel, initramfs, KVM, Speed(boot_limit=max(3.0, tcg)))
+        except (GuestError, HostError) as error:
+            obstacle = f"KVM does not run a guest here ({error.message})"
+        else:
+            if kvm >= tcg:
+                obstacle = f"KVM boots in {kvm:.1f} s, slower than TCG"
+    if obstacle is None:
+        assert kvm is not None
+        name, seconds, reason = KVM.name, kvm, f"KVM boots in {kvm:.1f} s, TCG in {tcg:.1f} s"
+    else:
+        name, seconds, reason = TCG.name, tcg, f"TCG boots in {tcg:.1f} s; {obstacle}"
+    return Proof(
+        arch=arch.name,
+        accelerator=name,
+        boot_seconds=seconds,
+        reason=reason,
+        kernel=kernel.release,
+        tcg_seconds=tcg,
+        kvm_seconds=kvm,
+    )
+
+
+def _timed_boot(kernel: Kernel, initramfs: Path, acceleration: qemu.Acceleration, speed: Speed) -> float:
+    """Seconds from starting QEMU to the answer of the guest's init."""
+    with tempfile.TemporaryDirectory(prefix="cowpen-canary-") as folder:
+        begin = time.monotonic()
+        with start(
+            kernel=kernel,
+            initramfs=initramfs,
+            shape=_CANARY_SHAPE,
+            acceleration=acceleration,
+            speed=speed,
+            folder=Path(folder),
+        ) as guest:
+            guest.ready()
+            return time.monotonic() - begin
+
+
+def _key(arch: Arch) -> str:
+    """What a proof holds for: this host's processor, its QEMU, this architecture."""
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    model = next((line for line in cpuinfo.splitlines() if line.startswith(("model name", "CPU part"))), "")
+    access = str(os.access(KVM_DEVICE, os.R_OK | os.W_OK))
+    return digest(
+        "proof-1",
+        platform.node(),
+        model,
+        str(os.cpu_count()),
+        access,
+        qemu.version(arch.qemu),
+        tools.find(arch.qemu),
+        arch.name,
+    )

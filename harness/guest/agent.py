@@ -1,0 +1,261 @@
+"""The agent channel: frames to the agent in the guest, over any stream of bytes.
+
+The format is guest-programs/init/protocol.h. The guest is hostile: frames are bounded, what does not fit the
+protocol is a `ChannelError`, and output of a run the host has given up on is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from harness.deadline import Deadline
+from harness.errors import ChannelError, DeadlineError, GuestDiedError
+from harness.guest.channel import (
+    Channel,
+    Ending,
+    Exit,
+    Greeting,
+    Nobody,
+    OnOutput,
+    Stream,
+    Watch,
+    discard,
+    environment,
+    protocol,
+    wall_clock_and_seed,
+)
+
+_STREAMS = frozenset(int(stream) for stream in Stream)
+_ENDINGS = frozenset(int(ending) for ending in Ending)
+_PIECE = 32768  # bytes of a file per frame: virtio-serial passes them on in one go
+_HELLO_EVERY = 0.5  # seconds; a hello sent before the guest listens is lost, so it is sent again
+# The agent ends an overdue program itself; only if it does not, in this time, the host gives up on it.
+_AGENT_GRACE = 10.0
+
+
+class ByteStream(Protocol):
+    """A connected, non-blocking stream: a socket, or an SSH session."""
+
+    def fileno(self) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes, /) -> int: ...
+    def close(self) -> None: ...
+
+
+class AgentChannel(Channel):
+    """Speaks to guest-programs/init/agent.h.
+
+    ``scale`` stretches the grace given to a slow guest (see `harness.guest.accelerator`).
+    """
+
+    def __init__(self, stream: ByteStream, *, watch: Watch | None = None, scale: float = 1.0) -> None:
+        self._stream = stream
+        self._watch = watch or Nobody()
+        self._scale = scale
+        self._inbox = bytearray()
+        self._id = 0
+        self._ffi: Any = protocol()
+        self._c: Any = self._ffi.dlopen(None)
+        self._header = self._ffi.sizeof("struct cowpen_frame")
+
+    # -- frames ------------------------------------------------------------------------------------
+
+    def _send(self, kind: int, ident: int, payload: bytes, deadline: Deadline) -> None:
+        frame = self._ffi.new(
+            "struct cowpen_frame *", [self._c.COWPEN_FRAME_MAGIC, kind, 0, ident, len(payload)]
+        )
+        left = memoryview(bytes(self._ffi.buffer(frame)) + payload)
+        while left:
+            try:
+                sent = self._stream.send(bytes(left))
+            except (BlockingIOError, TimeoutError):
+                sent = 0
+            except OSError as error:
+                raise self._gone(error) from error
+            left = left[sent:]
+            if left and not sent:
+                self._watch.check()
+                deadline.check()
+                select.select(self._watch.fds(), [self._stream.fileno()], [], deadline.slice(0.05))
+
+    def _receive(self, deadline: Deadline) -> tuple[int, int, int, bytes] | None:
+        """The next frame as (type, stream, id, payload), or None when a slice of time has passed."""
+        frame = self._next_frame()
+        if frame is not None:
+            return frame
+        deadline.check()
+        poll = select.poll()
+        poll.register(self._stream.fileno(), select.POLLIN)
+        for fd in self._watch.fds():
+            poll.register(fd, select.POLLIN)
+        poll.poll(deadline.slice(0.5) * 1000)
+        try:
+            data = self._stream.recv(1 << 20)
+        except (BlockingIOError, TimeoutError):
+            # Only when the stream has nothing more to give do we ask whether the guest is alive: what it
+            # said last is never lost.
+            self._watch.check()
+            return None
+        except OSError as error:
+            raise self._gone(error) from error
+        if not data:
+            raise self._gone(None)
+        self._inbox += data
+        return self._next_frame()
+
+    def _gone(self, error: OSError | None) -> Exception:
+        """The stream ended: say it as the guest's death if that is what it was."""
+        pause = Deadline(2.0, "the end of the guest")
+        while not pause.passed:
+            try:
+                self._watch.check()
+            except GuestDiedError as death:
+                return death
+            if not self._watch.fds():
+                break
+            time.sleep(0.02)
+        return ChannelError(
+            f"the agent closed the channel ({error})" if error else "the agent closed the channel"
+        )
+
+    def _next_frame(self) -> tuple[int, int, int, bytes] | None:
+        if len(self._inbox) < self._header:
+            return None
+        frame = self._ffi.new("struct cowpen_frame *")
+        self._ffi.memmove(frame, self._inbox[: self._header], self._header)
+        if frame.magic != self._c.COWPEN_FRAME_MAGIC or frame.length > self._c.COWPEN_FRAME_PAYLOAD:
+            raise ChannelError(
+                f"the agent sent garbage (magic {frame.magic:#x}, length {frame.length}): something in the guest"
+                " wrote to the agent's port"
+            )
+        end = self._header + frame.length
+        if len(self._inbox) < end:
+            return None
+        payload = bytes(self._inbox[self._header : end])
+        del self._inbox[:end]
+        return frame.type, frame.stream, frame.id, payload
+
+    def _number(self, value: int) -> bytes:
+        return bytes(self._ffi.buffer(self._ffi.new("struct cowpen_number *", [value])))
+
+    def _answer(self, ident: int, wanted: int, deadline: Deadline, *, what: str) -> bytes:
+        """Wait for the one answer to request ``ident``; frames of earlier requests are dropped."""
+        while True:
+            frame = self._receive(deadline)
+            if frame is None or frame[2] != ident:
+                continue
+            kind, _, _, payload = frame
+            if kind == wanted:
+                return payload
+            if kind == self._c.COWPEN_FAILED:
+                raise self._refused(what, payload)
+            if kind != self._c.COWPEN_OUTPUT:
+                raise ChannelError(f"the agent answered {what} with a frame of type {kind}")
+
+    def _refused(self, what: str, payload: bytes) -> ChannelError:
+        words = payload[4:].decode(errors="replace")
+        return ChannelError(f"{what}: the guest says {words!r}")
+
+    def _next_id(self) -> int:
+        self._id += 1
+        return self._id
+
+    # -- the channel -------------------------------------------------------------------------------
+
+    def hello(self, *, seconds: float) -> Greeting:
+        deadline = Deadline(seconds, "the agent's greeting")
+        while True:
+            ident = self._next_id()
+            clock, seed = wall_clock_and_seed()
+            hello = self._ffi.new("struct cowpen_hello *", [clock, list(seed)])
+            self._send(self._c.COWPEN_HELLO, ident, bytes(self._ffi.buffer(hello)), deadline)
+            try:
+                wait = Deadline(deadline.slice(_HELLO_EVERY), "the agent's greeting")
+                payload = self._answer(ident, self._c.COWPEN_READY, wait, what="hello")
+                break
+            except DeadlineError:
+                deadline.check()
+        version = int.from_bytes(payload[:4], "little")
+        if version != self._c.COWPEN_PROTOCOL_VERSION:
+            raise ChannelError(f"the agent speaks protocol {version}, not {self._c.COWPEN_PROTOCOL_VERSION}")
+        words = payload[4:].decode(errors="replace").split("\0")
+        if len(words) < 2:
+            raise ChannelError("the agent's greeting is incomplete")
+        return Greeting(release=words[0], machine=words[1])
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        seconds: float,
+        env: Mapping[str, str] | None = None,
+        on_output: OnOutput = discard,
+    ) -> Exit:
+        variables = [f"{name}={value}" for name, value in environment(env).items()]
+        words = [word.encode() for word in [*argv, *variables]]
+        if any(b"\0" in word for word in words):
+            raise ChannelError("an argument holds a NUL byte")
+        head = self._ffi.new("struct cowpen_run *", [max(1, int(seconds * 1000)), len(argv), len(variables)])
+        payload = bytes(self._ffi.buffer(head)) + b"".join(word + b"\0" for word in words)
+        if len(payload) > self._c.COWPEN_FRAME_PAYLOAD:
+            raise ChannelError("arguments and environment are longer than a frame")
+        ident = self._next_id()
+        deadline = Deadline(seconds + _AGENT_GRACE * self._scale, f"{argv[0]} to end, or the agent to end it")
+        self._send(self._c.COWPEN_RUN, ident, payload, deadline)
+        while True:
+            frame = self._receive(deadline)
+            if frame is None or frame[2] != ident:
+                continue
+            kind, stream, _, payload = frame
+            if kind == self._c.COWPEN_OUTPUT:
+                if stream in _STREAMS:
+                    on_output(Stream(stream), payload)
+            elif kind == self._c.COWPEN_EXIT:
+                return self._exit(payload)
+            elif kind == self._c.COWPEN_FAILED:
+                raise self._refused(f"running {argv[0]}", payload)
+            else:
+                raise ChannelError(f"the agent answered a run with a frame of type {kind}")
+
+    def _exit(self, payload: bytes) -> Exit:
+        ended = self._ffi.new("struct cowpen_exit *")
+        if len(payload) != self._ffi.sizeof(ended[0]):
+            raise ChannelError("the agent's exit report has the wrong size")
+        self._ffi.memmove(ended, payload, len(payload))
+        if ended.kind not in _ENDINGS:
+            raise ChannelError(f"the agent reports an unknown way to end ({ended.kind})")
+        return Exit(Ending(ended.kind), ended.code, ended.wall_ms / 1000, ended.max_rss_kib)
+
+    def push(self, data: bytes, path: str, *, seconds: float, mode: int = 0o755) -> None:
+        deadline = Deadline(seconds, f"the guest to take {path}")
+        ident = self._next_id()
+        self._send(self._c.COWPEN_PUSH, ident, self._number(mode) + os.fsencode(path), deadline)
+        for start in range(0, len(data), _PIECE):
+            self._send(self._c.COWPEN_DATA, ident, data[start : start + _PIECE], deadline)
+        self._send(self._c.COWPEN_DATA, ident, b"", deadline)
+        self._answer(ident, self._c.COWPEN_DONE, deadline, what=f"pushing {path}")
+
+    def pull(self, path: str, *, seconds: float, limit: int = 64 << 20) -> bytes:
+        deadline = Deadline(seconds, f"the guest to give {path}")
+        ident = self._next_id()
+        self._send(self._c.COWPEN_PULL, ident, os.fsencode(path), deadline)
+        content = bytearray()
+        while True:
+            piece = self._answer(ident, self._c.COWPEN_DATA, deadline, what=f"pulling {path}")
+            if not piece:
+                return bytes(content)
+            content += piece
+            if len(content) > limit:
+                # The rest of the file is still to come: frames of this id are dropped from now on.
+                raise ChannelError(f"{path} in the guest is larger than {limit} bytes")
+
+    def poweroff(self) -> None:
+        """Ask the guest to switch itself off, without waiting for it."""
+        self._send(self._c.COWPEN_POWEROFF, self._next_id(), b"", Deadline(2.0, "the agent to listen"))
+
+    def close(self) -> None:
+        self._stream.close()

@@ -1,0 +1,154 @@
+"""QEMU's command line. A pure function of what the guest is made of; every odd flag says why."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from harness import tools
+from harness.arch import Arch
+from harness.guest.machine import MachineShape
+from harness.kernel.kernel import Kernel
+
+PORT_NAME = "org.cowpen.agent"  # guest-programs/init/init.c looks for it
+
+# Modules without which the agent cannot be reached, and the one that reports a panic.
+AGENT_MODULES = ("virtio_pci", "virtio_console")
+DISK_MODULES = ("virtio_blk",)
+# Early, so that a panic in a later module is reported too; missing in small kernels, which is fine:
+# QEMU's own end (panic=-1 and -no-reboot) still tells.
+OPTIONAL_MODULES = ("pvpanic_pci",)
+
+_KERNEL_ARGUMENTS = (
+    # Reset at a panic: QEMU then ends (-action reboot=shutdown), which cowpen notices at once. An oops is
+    # a panic too: what runs after it proves nothing, and a kernel that dies holding a lock only hangs.
+    "panic=-1",
+    "oops=panic",
+    # Addresses in logs then fit System.map, and every boot lays memory out alike, which snapshots want.
+    "nokaslr",
+    # PID 1 says what it does through /dev/kmsg; without this a burst of it is dropped.
+    "printk.devkmsg=on",
+    # An emulated CPU gathers entropy slowly; nothing in a test guest is worth waiting for it.
+    "random.trust_cpu=on",
+    # The watchdogs count guest seconds, but a host that is busy steals minutes: a lockup must be a real one.
+    "watchdog_thresh=60",
+    "rcupdate.rcu_cpu_stall_timeout=120",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Descriptors:
+    """The file descriptors QEMU inherits: one end of each socket pair."""
+
+    monitor: int
+    channel: int
+    disks: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Acceleration:
+    """How QEMU runs the guest's CPUs: ``tcg`` or ``kvm``."""
+
+    name: str
+
+    def arguments(self, arch: Arch, cpu: str | None) -> list[str]:
+        if self.name == "kvm":
+            return ["-accel", "kvm", "-cpu", cpu or arch.kvm_cpu]
+        # thread=multi: races need CPUs that really run at once; QEMU picks single for some host/guest
+        # pairs. tb-size: the default translation cache is 1 GiB per guest, far more than a boot fills.
+        return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", cpu or arch.cpu]
+
+
+def escape(path: Path) -> str:
+    """A path inside a QEMU option: commas are doubled."""
+    return str(path).replace(",", ",,")
+
+
+def kernel_arguments(arch: Arch, shape: MachineShape) -> str:
+    """The kernel command line."""
+    words = [
+        f"console={arch.console}",
+        *_KERNEL_ARGUMENTS,
+        *arch.kernel_arguments,
+        f"cowpen.channel={shape.channel}",
+        *shape.kernel_arguments,
+    ]
+    return " ".join(words)
+
+
+def command(
+    *,
+    kernel: Kernel,
+    initramfs: Path,
+    shape: MachineShape,
+    acceleration: Acceleration,
+    console: Path,
+    descriptors: Descriptors,
+    ram: Path | None = None,
+    restoring: bool = False,
+) -> list[str]:
+    """The whole command line of one guest.
+
+    ``ram`` is a file that holds the guest's memory: when ``restoring`` a snapshot's, mapped copy-on-write;
+    otherwise one to be filled for a snapshot (see `harness.guest.snapshot`).
+    """
+    arch = kernel.arch
+    memory = f"id=ram,size={shape.memory_mib}M"
+    backend = (
+        f"memory-backend-ram,{memory}"
+        if ram is None
+        else f"memory-backend-file,{memory},mem-path={escape(ram)},share={'off' if restoring else 'on'}"
+    )
+    line = [
+        tools.find(arch.qemu),
+        "-name", "cowpen",
+        # Nothing but what is named here: no default NIC, floppy, VGA, and no user's configuration.
+        "-nodefaults", "-no-user-config", "-display", "none",
+        # Fail at once rather than in mid-boot if the host is short of what the guest is promised.
+        "-machine", f"{arch.machine},memory-backend=ram",
+        *acceleration.arguments(arch, shape.cpu),
+        "-smp", str(shape.cpus),
+        "-m", f"{shape.memory_mib}M",
+        "-object", backend,
+        # panic=none: pvpanic reports the panic but lets the kernel go on to print the rest of it.
+        "-action", "reboot=shutdown,panic=none",
+        "-device", "pvpanic-pci",
+        "-kernel", str(kernel.image),
+        "-initrd", str(initramfs),
+        "-append", kernel_arguments(arch, shape),
+        # Sockets made beforehand: nothing listens, nothing lies in a file system, nobody else connects.
+        "-chardev", f"socket,id=monitor,fd={descriptors.monitor}",
+        "-mon", "chardev=monitor,mode=control",
+    ]  # fmt: skip
+    line += _channel(shape, console, descriptors.channel)
+    for number, fd in enumerate(descriptors.disks):
+        node = f"disk{number}"
+        line += ["-blockdev", f"driver=nbd,node-name={node},server.type=fd,server.str={fd}"]
+        line += ["-device", f"virtio-blk-pci,drive={node}"]
+    if restoring:
+        line += ["-incoming", "defer"]  # until the monitor has said what the state leaves out
+    return line
+
+
+def _channel(shape: MachineShape, console: Path, fd: int) -> list[str]:
+    log = escape(console)
+    if shape.channel == "agent":
+        return [
+            "-chardev", f"file,id=console,path={log},append=on",
+            "-serial", "chardev:console",
+            "-chardev", f"socket,id=agent,fd={fd}",
+            "-device", "virtio-serial-pci,id=agents,max_ports=2",
+            "-device", f"virtserialport,bus=agents.0,chardev=agent,name={PORT_NAME}",
+        ]  # fmt: skip
+    # The console itself is the channel. QEMU writes the log, so that it is whole whoever reads the socket.
+    return [
+        "-chardev", f"socket,id=console,fd={fd},logfile={log},logappend=on",
+        "-serial", "chardev:console",
+    ]  # fmt: skip
+
+
+@functools.cache
+def version(qemu: str) -> str:
+    """First line of ``qemu --version``."""
+    return tools.run([qemu, "--version"], seconds=20).stdout.splitlines()[0]

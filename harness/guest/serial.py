@@ -1,0 +1,217 @@
+"""The serial channel: lines on the console, for kernels without virtio-serial.
+
+The protocol is described in guest-programs/init/serial.h. Kernel messages share the line, so answers are found by
+their number and checksum, and a request whose answer does not come whole is sent again: every request may be.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.deadline import Deadline
+from harness.errors import ChannelError
+from harness.guest.channel import (
+    Channel,
+    Ending,
+    Exit,
+    Greeting,
+    Nobody,
+    OnOutput,
+    Stream,
+    Watch,
+    discard,
+    environment,
+    wall_clock_and_seed,
+)
+
+# An emulated UART passes about 10 KiB/s each way on a slow host: pieces are small enough that a line lost to
+# a kernel message costs little to send again. SERIAL_PIECE of serial.h bounds what one answer holds.
+_PIECE = 3072
+_ANSWER_SECONDS = 3.0
+_HELLO_EVERY = 0.5  # while the guest boots nobody listens, and a request is lost
+_POLL_SECONDS = 0.05  # how often a running program is asked after
+_AGENT_GRACE = 10.0
+_LONG_LINE = 16384  # longer than any answer: whatever it is, it is not for us
+
+# pexpect takes the earliest match, and of two at one place the first: so lines are consumed one by one, and a
+# flood without newlines in pieces; the buffer never grows.
+_LINE = rb"[^\n]{0,%d}\n" % _LONG_LINE
+_FLOOD = rb"[^\n]{%d}" % _LONG_LINE
+
+
+class SerialChannel(Channel):
+    """Speaks to guest-programs/init/serial.h over ``connection``, the socket of the guest's console."""
+
+    def __init__(self, connection: socket.socket, *, watch: Watch | None = None, scale: float = 1.0) -> None:
+        from pexpect import socket_pexpect  # noqa: PLC0415
+
+        self._socket = connection
+        self._expect = socket_pexpect.SocketSpawn(connection, timeout=None)
+        self._watch = watch or Nobody()
+        self._scale = scale
+        # Where one channel ends another may begin on the same guest: numbers and ids must not meet.
+        self._number = int(time.time()) % 100000 * 1000
+        self._id = self._number
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _ask(
+        self, verb: str, *words: str, deadline: Deadline, patience: float = _ANSWER_SECONDS
+    ) -> list[str]:
+        """Send one request until its answer comes whole; the words of the answer.
+
+        ``patience``: seconds until it is sent again, for a guest of speed 1.0.
+        """
+        self._number += 1
+        number = f"@{self._number}"
+        line = " ".join([number, verb, *words]).encode()
+        request = b"%s %08x\n" % (line, zlib.crc32(line))
+        while True:
+            self._watch.check()
+            deadline.check()
+            self._send(request)
+            wait = Deadline(deadline.slice(patience * self._scale), f"an answer to {verb}")
+            while not wait.passed:
+                answer = self._line(wait)
+                if answer is not None and answer[0] == number:
+                    return self._words(verb, answer[1:])
+
+    def _words(self, verb: str, answer: list[str]) -> list[str]:
+        if answer[0] == "ok":
+            return answer[1:]
+        code = int(answer[1]) if len(answer) > 1 and answer[1].isdigit() else 0
+        raise ChannelError(f"{verb}: the guest says {os.strerror(code)!r}")
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._expect.send(b"\n" + data)  # a newline first ends whatever half a line arrived before
+        except OSError as error:
+            self._watch.check()
+            raise ChannelError(f"the console is closed ({error})") from error
+
+    def _line(self, patience: Deadline) -> list[str] | None:
+        """The next console line if it is an answer with a right checksum, as words without the checksum."""
+        import pexpect  # noqa: PLC0415
+
+        try:
+            found = self._expect.expect([_LINE, _FLOOD], timeout=patience.slice(0.25))
+        except pexpect.TIMEOUT:
+            self._watch.check()
+            return None
+        except (pexpect.EOF, OSError) as error:
+            self._closed()
+            raise ChannelError("the console is closed") from error
+        line = self._match().strip()
+        start = line.rfind(b"@")  # a kernel message may stand before it on the line
+        if found != 0 or start < 0:
+            return None
+        body, _, crc = line[start:].rpartition(b" ")
+        if crc != b"%08x" % zlib.crc32(body):
+            return None
+        words = body.decode("ascii", errors="replace").split(" ")
+        return [word for word in words if word] if len(words) > 1 else None
+
+    def _match(self) -> bytes:
+        found: Any = self._expect.match  # pexpect's types allow for text and for no match
+        return bytes(found.group())
+
+    def _closed(self) -> None:
+        """The console ended: let the guest's death, if it is that, speak first."""
+        pause = Deadline(2.0, "the end of the guest")
+        while self._watch.fds() and not pause.passed:
+            self._watch.check()
+            time.sleep(0.02)
+
+    # -- the channel -------------------------------------------------------------------------------
+
+    def hello(self, *, seconds: float) -> Greeting:
+        clock, seed = wall_clock_and_seed()
+        deadline = Deadline(seconds, "the guest's init to answer on the console")
+        answer = self._ask("hello", str(clock), _b64(seed), deadline=deadline, patience=_HELLO_EVERY)
+        if len(answer) != 3:  # version, release, machine
+            raise ChannelError("the guest's greeting is incomplete")
+        return Greeting(release=answer[1], machine=answer[2])
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        seconds: float,
+        env: Mapping[str, str] | None = None,
+        on_output: OnOutput = discard,
+    ) -> Exit:
+        strings = [*argv, *(f"{name}={value}" for name, value in environment(env).items())]
+        data = b"".join(word.encode() + b"\0" for word in strings)
+        if len(data) > _PIECE:
+            raise ChannelError(f"arguments and environment are longer than {_PIECE} bytes")
+        deadline = Deadline(
+            seconds + _AGENT_GRACE * self._scale, f"{argv[0]} to end, or the guest's init to end it"
+        )
+        self._id += 1
+        ident = str(self._id)
+        self._ask(
+            "run", ident, str(max(1, int(seconds * 1000))), str(len(argv)), _b64(data), deadline=deadline
+        )
+        given = dict.fromkeys(Stream, 0)
+        while True:
+            status = self._ask("status", ident, deadline=deadline)
+            for stream in Stream:
+                given[stream] += self._pass_on(ident, stream, given[stream], on_output, deadline)
+            if status[0] != "running":
+                break
+            time.sleep(_POLL_SECONDS)
+        self._ask("forget", ident, deadline=deadline)
+        try:
+            ending, code, wall_ms, rss = (int(word) for word in status)
+            return Exit(Ending(ending), code, wall_ms / 1000, rss)
+        except ValueError as error:
+            raise ChannelError(f"the guest's exit report is wrong: {' '.join(status)!r}") from error
+
+    def _pass_on(
+        self, ident: str, stream: Stream, offset: int, on_output: OnOutput, deadline: Deadline
+    ) -> int:
+        """Pass on what a stream's file holds beyond ``offset``; returns how much."""
+        passed = 0
+        while True:
+            piece = self._read(f"/tmp/.cowpen-{ident}.{stream.value}", offset + passed, deadline)  # noqa: S108
+            if piece:
+                on_output(stream, piece)
+            passed += len(piece)
+            if len(piece) < _PIECE:
+                return passed
+
+    def _read(self, path: str, offset: int, deadline: Deadline) -> bytes:
+        answer = self._ask("read", _b64(os.fsencode(path)), str(offset), str(_PIECE), deadline=deadline)
+        return base64.b64decode(answer[0]) if answer else b""
+
+    def push(self, data: bytes, path: str, *, seconds: float, mode: int = 0o755) -> None:
+        deadline = Deadline(seconds, f"the guest to take {path}")
+        part = _b64(os.fsencode(path + ".part"))
+        for start in range(0, max(1, len(data)), _PIECE):
+            piece = _b64(data[start : start + _PIECE])
+            self._ask("write", part, str(start), str(mode), piece or "=", deadline=deadline)
+        self._ask("move", part, _b64(os.fsencode(path)), deadline=deadline)
+
+    def pull(self, path: str, *, seconds: float, limit: int = 64 << 20) -> bytes:
+        deadline = Deadline(seconds, f"the guest to give {path}")
+        content = bytearray()
+        while True:
+            piece = self._read(path, len(content), deadline)
+            content += piece
+            if len(content) > limit:
+                raise ChannelError(f"{path} in the guest is larger than {limit} bytes")
+            if len(piece) < _PIECE:
+                return bytes(content)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

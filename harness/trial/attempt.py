@@ -1,0 +1,194 @@
+"""One attempt: a guest in a known state, one execution of the program, and what was seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.console.detect import scan_file
+from harness.console.display import escape
+from harness.console.finding import Finding, corruption_finding
+from harness.errors import DeadlineError, GuestError, HostError
+from harness.guest.channel import Ending, Exit, Stream
+from harness.guest.guest import Guest
+from harness.process import StoppingError
+from harness.program.record import corruption_title, parse_records
+from harness.trial.capture import Capture
+from harness.trial.outcome import EXIT_UNSUPPORTED, Outcome, decide
+from harness.trial.stage import Stage
+
+_PUSH_SECONDS = 30.0  # for a program of 1 MB, which takes 0.03 s; over a serial line 100 s
+_SETTLE_SECONDS = 5.0
+_UNSUPPORTED = "unsupported:"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What one attempt came to. ``seconds`` is wall-clock time, ``kept`` the folder with all there is of it."""
+
+    number: int
+    outcome: Outcome
+    reason: str
+    findings: tuple[Finding, ...]
+    seconds: float
+    kept: Path | None
+    booted: bool
+
+    def to_json(self, **identity: object) -> dict[str, Any]:
+        """The ``attempt`` record of ``--json``; ``identity`` says of what (bug, program, kernel, arch)."""
+        return {
+            "type": "attempt",
+            **identity,
+            "attempt": self.number,
+            "outcome": self.outcome.value,
+            "reason": self.reason,
+            "findings": [finding.to_json() for finding in self.findings],
+            "seconds": round(self.seconds, 3),
+            "kept": str(self.kept) if self.kept else None,
+        }
+
+
+@dataclasses.dataclass
+class _Seen:
+    """How far an attempt came."""
+
+    booted: bool = False
+    started: bool = False
+    exit: Exit | None = None
+    hang: bool = False
+    trouble: str | None = None
+
+
+def run_attempt(stage: Stage, number: int, folder: Path) -> Attempt:
+    """Run one attempt; every trouble becomes an outcome, only an interrupt escapes."""
+    begin = time.monotonic()
+    with Capture(folder) as capture:
+        seen = _watch_it(stage, folder, capture)
+        findings = _findings(stage, folder, capture, seen)
+        outcome, reason = _decide(stage, findings, capture, seen)
+    attempt = Attempt(
+        number=number,
+        outcome=outcome,
+        reason=reason,
+        findings=tuple(findings),
+        seconds=time.monotonic() - begin,
+        kept=folder,
+        booted=seen.booted,
+    )
+    write_result(attempt, folder)
+    return attempt
+
+
+def write_result(attempt: Attempt, folder: Path) -> None:
+    """Keep the attempt's own record beside its console."""
+    text = json.dumps(attempt.to_json(), indent=1)
+    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+
+
+def failed_attempt(stage: Stage | None, number: int, folder: Path, trouble: str) -> Attempt:
+    """The attempt that ended before its guest was ready, from what its console says (if there is one)."""
+    seen = _Seen(trouble=trouble)
+    findings: list[Finding] = []
+    outcome, reason = Outcome.INFRA, trouble
+    if stage is not None:
+        with Capture(folder) as capture:
+            findings = _findings(stage, folder, capture, seen)
+            outcome, reason = _decide(stage, findings, capture, seen)
+    attempt = Attempt(
+        number=number,
+        outcome=outcome,
+        reason=reason,
+        findings=tuple(findings),
+        seconds=0.0,
+        kept=folder,
+        booted=False,
+    )
+    write_result(attempt, folder)
+    return attempt
+
+
+def _watch_it(stage: Stage, folder: Path, capture: Capture) -> _Seen:
+    seen = _Seen()
+    path = f"/tmp/{stage.subject.program.name}"  # noqa: S108  (in the guest)
+    try:
+        with stage.guest(folder) as guest:
+            guest.ready()
+            seen.booted = True
+            guest.channel.push_file(stage.compiled.binary, path, seconds=_PUSH_SECONDS * stage.speed.scale)
+            seen.started = True
+            seen.exit = guest.channel.run([path], seconds=stage.program_seconds, on_output=capture)
+            seen.hang = seen.exit.ending is Ending.DEADLINE
+            _settle(guest, stage)
+    except StoppingError:
+        raise
+    except DeadlineError as error:
+        # Before the program ran this is the transport's trouble; afterwards the guest hangs.
+        if seen.started and seen.exit is None:
+            seen.hang = True
+        else:
+            seen.trouble = str(error)
+    except (GuestError, HostError) as error:
+        seen.trouble = str(error)
+    return seen
+
+
+def _settle(guest: Guest, stage: Stage) -> None:
+    """Let the guest live on for a moment after the program: what it broke may only show when it is cleaned up.
+
+    An answer to a second greeting means that the guest still schedules; a panic comes instead of it.
+    """
+    guest.channel.hello(seconds=_SETTLE_SECONDS * stage.speed.scale)
+    guest.check()
+
+
+def _findings(stage: Stage, folder: Path, capture: Capture, seen: _Seen) -> list[Finding]:
+    """All findings: of the program's records first, for they came before whatever killed the machine."""
+    arch = stage.kernel.arch.name
+    records = parse_records(capture.records())
+    (folder / "records.json").write_text(
+        json.dumps([dataclasses.asdict(record) for record in records], default=bytes.hex, indent=1) + "\n",
+        encoding="utf-8",
+    )
+    access_path = stage.subject.program.access_path
+    findings: dict[str, Finding] = {}
+    for record in records:
+        title = corruption_title(record, access_path)
+        findings.setdefault(title, corruption_finding(title, arch=arch, text=record.describe()))
+    found = list(findings.values())
+    console = folder / "console.log"
+    try:
+        found += scan_file(console, arch)
+    except OSError as error:
+        # A scan that could not run is trouble, never a clean console.
+        seen.trouble = seen.trouble or f"cannot read the console log {console} ({error.strerror})"
+    return found
+
+
+def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen) -> tuple[Outcome, str]:
+    bug, program = stage.subject.bug, stage.subject.program.name
+    if not seen.started and not any(bug and bug.matches(finding, program) for finding in findings):
+        # A kernel that does not come up is boot trouble, whatever it says on its way down: for a bisecting
+        # developer a commit to skip. Only the bug's own signature counts this early.
+        return Outcome.INFRA, seen.trouble or "the program was never started"
+    status = signal = unsupported = None
+    if seen.exit is not None and seen.exit.ending is Ending.EXITED:
+        status = seen.exit.code
+        last = capture.last_line(Stream.STDERR)
+        if status == EXIT_UNSUPPORTED and bug is not None and last.startswith(_UNSUPPORTED):
+            unsupported = escape(last.removeprefix(_UNSUPPORTED).strip())
+    elif seen.exit is not None and seen.exit.ending is Ending.SIGNALLED:
+        signal = seen.exit.code
+    decision = decide(
+        findings=findings,
+        bug=bug,
+        program=program,
+        exit_status=status,
+        signal=signal,
+        hang=seen.hang,
+        infra=seen.trouble,
+        unsupported=unsupported,
+    )
+    return decision.outcome, decision.reason

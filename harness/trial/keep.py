@@ -1,0 +1,110 @@
+"""Where the results of a run are kept: a folder per trial, a folder per attempt in it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import HostError
+from harness.folders import state_folder
+from harness.trial.stage import Stage
+
+_RUNS_KEPT = 20  # runs without --keep; one of 40 attempts takes about 4 MB
+
+
+@contextlib.contextmanager
+def run_folder(wanted: Path | None) -> Iterator[Path]:
+    """The folder of one run: ``wanted`` (``--keep``), or a new one below the user's state folder.
+
+    Of the latter the newest stay and older ones go, but never one whose run is still under way: a lock on
+    the folder says so. Raises `HostError` if it cannot be made.
+    """
+    try:
+        if wanted is not None:
+            wanted.mkdir(parents=True, exist_ok=True)
+            yield wanted.resolve()
+            return
+        runs = state_folder() / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        _prune(runs)
+        folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        folder.mkdir()
+    except OSError as error:
+        raise no_room(error, wanted or state_folder()) from error
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def no_room(error: OSError, place: Path) -> HostError:
+    """The error for results that cannot be written to ``place``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostError(
+            f"no space left for results in {place}",
+            mend="free some space there, or name another place with --keep",
+        )
+    return HostError(
+        f"cannot write results to {place} ({error.strerror or error})", mend="name another place with --keep"
+    )
+
+
+def _prune(runs: Path) -> None:
+    for old in sorted(runs.iterdir(), reverse=True)[_RUNS_KEPT - 1 :]:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(old, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def trial_folder(run: Path, *words: str) -> Path:
+    """A new folder in ``run`` named after ``words`` (bug, program, kernel, architecture)."""
+    name = "-".join(re.sub(r"[^A-Za-z0-9._+-]+", "_", word).strip("_")[-60:] for word in words)
+    for number in range(1, 10000):
+        folder = run / (name if number == 1 else f"{name}.{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise HostError(
+        f"{run} holds thousands of results of {name} already", mend="name a new place with --keep"
+    )
+
+
+def keep_stage(stage: Stage, folder: Path) -> None:
+    """Keep what all attempts share: the program's source and binary, the kernel's provenance."""
+    name = stage.subject.program.name
+    if stage.compiled.source is not None:
+        shutil.copyfile(stage.compiled.source, folder / f"{name}.c")
+    shutil.copy(stage.compiled.binary, folder / name)
+    kernel = {
+        "spec": stage.kernel.spec,
+        "release": stage.kernel.release,
+        "version": stage.kernel.version,
+        "arch": stage.kernel.arch.name,
+        "content": stage.kernel.content,
+        "provenance": stage.kernel.provenance,
+    }
+    setup = {
+        "kernel": kernel,
+        "program": {
+            "name": name,
+            "settings": dict(stage.subject.settings),
+            "compile": stage.compiled.command,
+        },
+        "accelerator": {"name": stage.proof.accelerator, "reason": stage.proof.reason},
+        "snapshot": stage.snapshot is not None,
+    }
+    (folder / "setup.json").write_text(json.dumps(setup, indent=1, default=str) + "\n", encoding="utf-8")

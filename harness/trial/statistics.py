@@ -1,0 +1,79 @@
+"""How sure a number of attempts makes us. Rates and probabilities are fractions, 0 to 1."""
+
+from __future__ import annotations
+
+import math
+
+
+def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of a rate that was seen as ``hits`` of ``trials``.
+
+    Wilson, because the normal approximation says 100 % to 100 % of 10 hits in 10; this says 72 % to 100 %. No
+    trials say nothing: (0, 1). `ValueError` for impossible counts.
+    """
+    if not 0 <= hits <= trials:
+        raise ValueError(f"{hits} hits of {trials} trials: expected 0 <= hits <= trials")
+    if not trials:
+        return 0.0, 1.0
+    from scipy.stats import binomtest  # noqa: PLC0415  half a second that `cowpen --help` need not pay
+
+    found = binomtest(hits, trials).proportion_ci(confidence_level=confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def missed_rate(trials: int, p: float = 0.05) -> float:
+    """The smallest rate that ``trials`` attempts would have shown with probability 1 - ``p``.
+
+    After 10 clean attempts 0.259: what shows more often would have been missed with less than 5 %
+    probability. 1 for no attempts: anything may have been missed.
+    """
+    if trials < 0 or not 0 < p < 1:
+        raise ValueError(f"missed_rate({trials}, {p}): expected trials >= 0 and 0 < p < 1")
+    # 1 - p**(1/n) written so that it stays exact for many trials.
+    return -math.expm1(math.log(p) / trials) if trials else 1.0
+
+
+def miss_probability(rate: float, trials: int) -> float:
+    """Probability that a bug of this rate per attempt shows in none of ``trials`` independent attempts."""
+    if trials < 0 or not 0 <= rate <= 1:
+        raise ValueError(f"miss_probability({rate}, {trials}): expected 0 <= rate <= 1 and trials >= 0")
+    if not trials:
+        return 1.0
+    return math.exp(trials * math.log1p(-rate)) if rate < 1 else 0.0
+
+
+def attempts_to_decide(rate: float, false_chance: float) -> int:
+    """The fewest attempts after which a bug of ``rate`` has been missed with at most ``false_chance``.
+
+    For tests that must not fail by bad luck: rate 0.95 and one false alarm in a million takes 5 attempts.
+    """
+    if not 0 < rate <= 1 or not 0 < false_chance < 1:
+        raise ValueError(
+            f"attempts_to_decide({rate}, {false_chance}): expected 0 < rate <= 1, 0 < chance < 1"
+        )
+    if rate == 1:
+        return 1
+    attempts = max(1, math.ceil(math.log(false_chance) / math.log1p(-rate)))
+    # The quotient of two logarithms may be off by one unit in the last place.
+    if attempts > 1 and miss_probability(rate, attempts - 1) <= false_chance:
+        return attempts - 1
+    return attempts if miss_probability(rate, attempts) <= false_chance else attempts + 1
+
+
+def percent(fraction: float) -> str:
+    """A fraction for people: ``72 %``, ``0.5 %``, ``99.6 %``; never rounded to 0 % or 100 % unless it is."""
+    value = 100 * fraction
+    if value in (0, 100) or 1 <= value < 99.5:
+        return f"{value:.0f} %"
+    return f"{value:.2g} %" if value < 1 else f"{min(value, 99.9):.1f} %"
+
+
+def percent_up(fraction: float) -> str:
+    """Like `percent`, rounded up: for "a rate of at least" that must not promise too much."""
+    value = 100 * fraction
+    if not value:
+        return "0 %"
+    # Whole per cents down to 1 %, below that two digits.
+    digits = 0 if value >= 1 else 1 - math.floor(math.log10(value))
+    # A rate that is whole already must not go up for an error in the last place.
+    return f"{math.ceil(round(value * 10**digits, 6)) / 10**digits:.{digits}f} %"

@@ -1,0 +1,114 @@
+"""What a trial runs: a program of a bug report, or a user's own reproducer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.arch import Arch
+from harness.bug import Bug, BugProgram, Expectation, load_bug
+from harness.cache import Cache
+from harness.errors import UserError
+from harness.guest.machine import Disk, MachineShape
+from harness.kernel.kernel import Kernel
+from harness.program.compile import Compiled, compile_source, prepare
+from harness.program.parameters import resolve
+from harness.program.program import Program, load_program, user_program
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One program with its settings, and the bug it stands for (None: a user's own reproducer)."""
+
+    program: Program
+    settings: Mapping[str, str]
+    bug: Bug | None = None
+    record: BugProgram | None = None
+    """How the bug wants the program run; None with a user's own."""
+    file: Path | None = None
+    """The user's own reproducer."""
+
+    @property
+    def name(self) -> str:
+        """``rhbz-471613/forkscrew``, or the name of the user's program."""
+        return f"{self.bug.id}/{self.program.name}" if self.bug else self.program.name
+
+    def compile(self, arch: Arch, cache: Cache) -> Compiled:
+        """The static binary for ``arch``; raises what the compiler gives (see `harness.program.compile`)."""
+        if self.file is not None:
+            return prepare(self.file, arch, cache, self.settings)
+        values = resolve(self.program.parameters, self.settings, program=self.program.name)
+        return compile_source(self.program, values, arch, cache)
+
+    def shape(self, base: MachineShape) -> MachineShape:
+        """The machine the bug asks for, on top of what the user asked for.
+
+        A user's own reproducer gets a small memory disk, as every program of the catalogue does, so that it
+        finds a /dev/vda.
+        """
+        modules = (*base.modules, *self.program.modules)
+        if self.record is None:
+            return dataclasses.replace(base, disks=(Disk(),), modules=modules)
+        disks: tuple[Disk, ...] = ()
+        if self.record.disk is not None:
+            wanted = self.record.disk
+            disks = (
+                Disk(
+                    size_mib=max(1, wanted.bytes >> 20),
+                    read_delay_ms=wanted.read_delay_ms,
+                    write_delay_ms=wanted.write_delay_ms,
+                ),
+            )
+        return dataclasses.replace(
+            base,
+            cpus=max(base.cpus, self.record.cpus),
+            memory_mib=max(base.memory_mib, self.record.memory_mib),
+            disks=disks,
+            modules=(*modules, *self.record.modules),
+            kernel_arguments=(*base.kernel_arguments, *self.record.kernel_arguments),
+        )
+
+    def lacking(self, kernel: Kernel) -> str | None:
+        """What the kernel's config lacks for this bug, in words; None if nothing, or if there is no config."""
+        if self.record is None or kernel.config is None:
+            return None
+        lacking = [option for option in self.record.needs if kernel.config_value(option) is None]
+        return f"{kernel.release} is built without {', '.join(lacking)}" if lacking else None
+
+    def expectation(self, kernel: Kernel) -> Expectation | None:
+        """What the catalogue expects of this kernel; nothing if the user changed the program's settings."""
+        if self.bug is None or self.record is None or dict(self.settings) != self.record.settings:
+            return None
+        return self.bug.expected(kernel.version, kernel.spec, kernel.arch.name, self.program.name)
+
+
+def bug_subjects(name: str, settings: Mapping[str, str]) -> list[Subject]:
+    """The subjects that ``BUG`` or ``BUG/PROGRAM`` names; `UserError` for unknown ones and wrong settings."""
+    bug_id, slash, program_name = name.partition("/")
+    bug = load_bug(bug_id)
+    records = [bug.program(program_name)] if slash else list(bug.programs)
+    subjects = []
+    for record in records:
+        program = load_program(record.name)
+        # A setting must fit some program that is run, and goes to those it fits.
+        fitting = {key: value for key, value in settings.items() if key in program.parameters}
+        if len(records) == 1:
+            fitting = dict(settings)
+        merged = record.settings | fitting
+        resolve(program.parameters, merged, program=program.name)
+        subjects.append(Subject(program=program, settings=merged, bug=bug, record=record))
+    known = {key for subject in subjects for key in subject.program.parameters}
+    for key in settings:
+        if key not in known:
+            raise UserError(
+                f"no program of {bug.id} has a parameter {key!r}", mend=f"known: {', '.join(sorted(known))}"
+            )
+    return subjects
+
+
+def own_subject(file: Path, settings: Mapping[str, str]) -> Subject:
+    """The subject of ``--program FILE``."""
+    program = user_program(file)
+    resolve(program.parameters, settings, program=program.name)
+    return Subject(program=program, settings=dict(settings), file=file)

@@ -1,0 +1,224 @@
+"""A trial: the attempts of one subject on one kernel, and their verdict."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.arch import Arch
+from harness.cache import Cache
+from harness.errors import BootError, ChannelError, CowpenError, DeadlineError, HostError, UserError
+from harness.guest.machine import MachineShape
+from harness.kernel.kernel import Kernel, resolve
+from harness.process import StoppingError, end_everything
+from harness.trial.attempt import Attempt, failed_attempt, run_attempt
+from harness.trial.keep import keep_stage, no_room, trial_folder
+from harness.trial.outcome import Outcome
+from harness.trial.stage import Stage, prepare
+from harness.trial.subject import Subject
+from harness.trial.verdict import Verdict, judge
+
+_ATTEMPTS = 10  # of a user's own reproducer, for which no catalogue says otherwise
+# A guest that fails to come up twice in a row will not come up the third time, and each failure costs a
+# boot's deadline.
+_TROUBLE_IN_A_ROW = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How trials are run. ``attempts`` None: as many as the bug's record says."""
+
+    attempts: int | None = None
+    stop_on_first: bool = False
+    jobs: int = 1
+    cold: bool = False
+    """Boot for every attempt instead of starting from a snapshot."""
+    base: MachineShape = dataclasses.field(default_factory=MachineShape)
+
+
+class Listener(Protocol):
+    """Who is told what happens while trials run; called from one thread."""
+
+    def tell(self, line: str) -> None:
+        """A line for people: what takes time, what is out of the ordinary."""
+
+    def begins(self, subject: Subject, kernel: str, arch: str, attempts: int) -> None:
+        """A trial begins; ``kernel`` is for display."""
+
+    def attempt(self, attempt: Attempt, record: dict[str, Any]) -> None:
+        """An attempt has ended; ``record`` is its JSON."""
+
+    def verdict(self, verdict: Verdict) -> None:
+        """A trial has ended."""
+
+
+def run_trial(
+    subject: Subject, spec: str, arch: Arch, options: Options, *, run: Path, cache: Cache, listener: Listener
+) -> Verdict:
+    """Run one trial and keep its results below ``run``.
+
+    Trouble of any kind becomes outcomes; only `UserError` (a mistake in what was asked for) and an interrupt
+    escape. A trial whose stage cannot even be set up has one attempt, ``infra``.
+    """
+    trial = _Trial(subject, spec, arch, options, run=run, cache=cache, listener=listener)
+    try:
+        return trial.run()
+    except OSError as error:
+        raise no_room(error, run) from error
+
+
+class _Trial:
+    def __init__(
+        self,
+        subject: Subject,
+        spec: str,
+        arch: Arch,
+        options: Options,
+        *,
+        run: Path,
+        cache: Cache,
+        listener: Listener,
+    ) -> None:
+        self._subject = subject
+        self._spec = spec
+        self._arch = arch
+        self._options = options
+        self._cache = cache
+        self._listener = listener
+        self._folder = trial_folder(run, subject.name, spec, arch.name)
+        self._kernel: Kernel | None = None
+        self._stage: Stage | None = None
+        self._attempts: list[Attempt] = []
+        bug_attempts = subject.record.attempts if subject.record else _ATTEMPTS
+        self._wanted = options.attempts or bug_attempts
+
+    def run(self) -> Verdict:
+        try:
+            self._set_up()
+        except (UserError, StoppingError):
+            raise
+        except CowpenError as error:
+            if error.detail:
+                (self._folder / "trouble.txt").write_text(error.detail, encoding="utf-8", errors="replace")
+            self._ended(failed_attempt(self._stage, 1, self._attempt_folder(1), str(error)))
+            return self._judge()
+        assert self._stage is not None
+        lacking = self._subject.lacking(self._stage.kernel)
+        if lacking:
+            self._ended(self._unsupported(lacking))
+        else:
+            self._run_attempts(self._stage)
+        return self._judge()
+
+    def _set_up(self) -> None:
+        tell = self._listener.tell
+        self._kernel = resolve(self._spec, self._arch, self._cache, progress=tell)
+        self._stage = prepare(
+            self._subject,
+            self._kernel,
+            base=self._options.base,
+            jobs=self._options.jobs,
+            cache=self._cache,
+            tell=tell,
+        )
+        self._listener.begins(self._subject, self._kernel.display, self._arch.name, self._wanted)
+        if not self._options.cold and self._stage.shape.channel == "agent":
+            self._stage = self._from_snapshot(self._stage)
+        keep_stage(self._stage, self._folder)
+
+    def _from_snapshot(self, stage: Stage) -> Stage:
+        """The stage with a snapshot, or, where the host cannot make one, the stage as it is: said, not hidden."""
+        try:
+            return stage.with_snapshot(self._cache, self._attempt_folder(1))
+        except BootError:
+            raise
+        except (ChannelError, DeadlineError, HostError) as error:
+            self._listener.tell(f"no snapshot ({error}): every attempt boots")
+            return stage
+
+    def _run_attempts(self, stage: Stage) -> None:
+        numbers = iter(range(1, self._wanted + 1))
+        with concurrent.futures.ThreadPoolExecutor(self._options.jobs, "attempt") as pool:
+            under_way = {
+                self._submit(pool, stage, number) for number in itertools.islice(numbers, self._options.jobs)
+            }
+            try:
+                while under_way:
+                    done, under_way = concurrent.futures.wait(
+                        under_way, return_when=concurrent.futures.FIRST_COMPLETED
+                    )
+                    for future in done:
+                        self._ended(future.result())
+                    for number in itertools.islice(self._more(numbers), self._options.jobs - len(under_way)):
+                        under_way.add(self._submit(pool, stage, number))
+            except (KeyboardInterrupt, SystemExit):
+                # The threads wait for guests; those gone, they unwind, and the pool can be left.
+                end_everything()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _submit(
+        self, pool: concurrent.futures.ThreadPoolExecutor, stage: Stage, number: int
+    ) -> concurrent.futures.Future[Attempt]:
+        return pool.submit(run_attempt, stage, number, self._attempt_folder(number))
+
+    def _more(self, numbers: Iterator[int]) -> Iterator[int]:
+        """The numbers of the attempts still to start: none once the trial is decided or hopeless."""
+        last = self._attempts[-_TROUBLE_IN_A_ROW:]
+        if self._options.stop_on_first and any(a.outcome is Outcome.REPRODUCED for a in self._attempts):
+            return
+        if len(last) == _TROUBLE_IN_A_ROW and all(a.outcome is Outcome.INFRA and not a.booted for a in last):
+            self._listener.tell(
+                f"giving up after {len(self._attempts)} attempts: the last guests did not come up"
+            )
+            return
+        if self._attempts and self._attempts[-1].outcome is Outcome.UNSUPPORTED:
+            return  # what the guest lacks it will lack the next time too
+        yield from numbers
+
+    def _attempt_folder(self, number: int) -> Path:
+        folder = self._folder / f"attempt-{number:04d}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _unsupported(self, lacking: str) -> Attempt:
+        return Attempt(
+            number=1,
+            outcome=Outcome.UNSUPPORTED,
+            reason=lacking,
+            findings=(),
+            seconds=0.0,
+            kept=self._attempt_folder(1),
+            booted=False,
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        kernel = self._kernel
+        return {
+            "bug": self._subject.bug.id if self._subject.bug else None,
+            "program": self._subject.program.name,
+            "kernel": {
+                "spec": self._spec,
+                "release": kernel.release if kernel else None,
+                "provenance": kernel.provenance if kernel else None,
+            },
+            "arch": self._arch.name,
+        }
+
+    def _ended(self, attempt: Attempt) -> None:
+        self._attempts.append(attempt)
+        self._listener.attempt(attempt, attempt.to_json(**self._identity()))
+
+    def _judge(self) -> Verdict:
+        identity = self._identity()
+        verdict = judge(
+            **identity,
+            attempts=[(attempt.outcome, attempt.reason) for attempt in self._attempts],
+            expectation=self._subject.expectation(self._kernel) if self._kernel else None,
+        )
+        self._listener.verdict(verdict)
+        return verdict

@@ -1,0 +1,198 @@
+"""The catalogue: loading, versions, signatures, expectations."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.bug import Bug, Expectation, Signature, list_bugs, load_bug
+from harness.console.finding import Finding, corruption_finding, hang_finding
+from harness.errors import UserError
+
+RECORD = """
+id = "x-1"
+title = "t"
+[[programs]]
+name = "smoke"
+[[signatures]]
+kind = "BUG"
+"""
+
+
+def load_text(tmp_path, text, name="x-1") -> Bug:
+    (tmp_path / f"{name}.toml").write_text(text)
+    return load_bug(name, folder=tmp_path)
+
+
+def test_defaults(tmp_path) -> None:
+    (program,) = load_text(tmp_path, RECORD).programs
+    assert (program.memory_mib, program.cpus, program.attempts, program.disk) == (512, 2, 10, None)
+
+
+def test_settings_are_what_a_user_would_type(tmp_path) -> None:
+    record = RECORD.replace(
+        'name = "smoke"', 'name = "smoke"\nset = {a = true, b = 3, c = "x"}\ndisk = {size = "64M"}'
+    )
+    (program,) = load_text(tmp_path, record).programs
+    assert program.settings == {"a": "true", "b": "3", "c": "x"}
+    assert program.disk is not None
+    assert program.disk.bytes == 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('kind = "BUG"', 'kind = "BUGG"', ["signatures.0.kind", "did you mean BUG"]),
+        ('kind = "BUG"', 'kind = "BUG"\nfile = "mm/memory.c:12"', ["signatures.0.file", "without a line"]),
+        ('kind = "BUG"', 'kind = "BUG"\ntitle = "(a+)+$"', ["signatures.0.title", "none after a group"]),
+        ('kind = "BUG"', 'kind = "BUG"\ntitle = "("', ["signatures.0.title", "not a regular expression"]),
+        ('kind = "BUG"', 'kind = "BUG"\nprogram = "nope"', ["signatures.0.program", "nope"]),
+        ('name = "smoke"', 'name = "smoke"\ncpus = 0', ["programs.0.cpus", "greater than or equal to 1"]),
+        ('name = "smoke"', 'name = "smoke"\ncpu = 1', ["programs.0.cpu", "not permitted"]),
+        ('name = "smoke"', 'name = "smoke"\ndisk = {size = "64 MB"}', ["programs.0.disk.size", "pattern"]),
+        ('name = "smoke"', 'name = "smoke"\nneeds = ["AIO"]', ["programs.0.needs.0", "CONFIG_"]),
+        ("[[signatures]]", '[[programs]]\nname = "smoke"\n[[signatures]]', ["smoke is there twice"]),
+        ('id = "x-1"', 'id = "x-2"', ["id: expected 'x-1'"]),
+        ('id = "x-1"', "id = ", ["not TOML"]),
+    ],
+)
+def test_error_names_file_key_and_expected(tmp_path, old, new, words) -> None:
+    with pytest.raises(UserError) as caught:
+        load_text(tmp_path, RECORD.replace(old, new))
+    for word in ["x-1.toml", *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('kernels = "6.3"\nverdict = "clean"', ["kernels", ">=5.11,<6.3"]),
+        ('kernels = "<six"\nverdict = "clean"', ["kernels"]),
+        ('kernels = "<6.3"\nverdict = "clean"\nrate = 0.5', ["rate"]),
+        ('kernels = "<6.3"\nverdict = "maybe"', ["verdict", "'reproduced' or 'clean'"]),
+        ('kernels = "*"\nverdict = "clean"\narches = ["arm65"]', ["arches", "arm64"]),
+    ],
+)
+def test_error_in_expectation(tmp_path, line, words) -> None:
+    with pytest.raises(UserError) as caught:
+        load_text(tmp_path, f"{RECORD}\n[[expectations]]\n{line}\n")
+    for word in ["x-1.toml: expectations.0", *words]:
+        assert word in str(caught.value)
+
+
+def test_unknown_bug_and_program_name_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean rhbz-471613"):
+        load_bug("rhbz-47161")
+    with pytest.raises(UserError, match="unknown bug"):
+        load_bug("../bugs/rhbz-471613")
+    with pytest.raises(UserError, match="did you mean forkscrew"):
+        load_bug("rhbz-471613").program("forkscrw")
+
+
+@pytest.mark.parametrize(
+    ("version", "kernels", "within"),
+    [
+        ("6.1.192", "<6.3", True),
+        ("6.1.192-2", "<6.3", True),
+        ("6.12.117", ">=6.3", True),
+        ("6.12.117", "<6.3", False),
+        ("6.3", ">=6.3", True),
+        ("6.3", "<6.3", False),
+        ("6.3.0", "==6.3", True),
+        ("6.10", ">6.9", True),
+        ("5.10.1", ">=5.11,<6.3", False),
+        ("5.15", ">=5.11, <6.3", True),
+        # What is merged in the merge window is in rc1: it counts as 6.3.
+        ("6.3-rc1", "<6.3", False),
+        ("6.3-rc1", "<6.3-rc2", True),
+        ("6.3", ">6.3-rc2", True),
+        ("6.6.0+", ">=6.6", True),
+        ("unknown", "<6.3", False),
+        ("unknown", ">=0", False),
+        ("unknown", "*", True),
+        ("6.1.192", "debian:6.1", True),
+        ("6.1.192", "debian:6.12", False),
+    ],
+)
+def test_kernel_ranges(version, kernels, within) -> None:
+    expectation = Expectation(kernels=kernels, verdict="clean")
+    covers = expectation.covers(
+        kernel_version=version, kernel_spec="debian:6.1", arch="x86_64", program="smoke"
+    )
+    assert covers is within
+
+
+numbers = st.lists(st.integers(0, 400), min_size=1, max_size=4)
+
+
+@given(numbers, numbers)
+def test_ranges_order_versions_numerically(left, right) -> None:
+    padded = [[*version, 0, 0, 0][:4] for version in (left, right)]
+    bound = ".".join(map(str, right))
+    for sign, holds in (("<", padded[0] < padded[1]), (">=", padded[0] >= padded[1])):
+        expectation = Expectation(kernels=sign + bound, verdict="clean")
+        version = ".".join(map(str, left))
+        assert expectation.covers(kernel_version=version, kernel_spec="", arch="", program="") is holds
+
+
+@given(st.text())
+def test_any_version_text_is_survived(version) -> None:
+    Expectation(kernels=">=5.11,<6.3", verdict="clean").covers(
+        kernel_version=version, kernel_spec="", arch="", program=""
+    )
+
+
+BUG_FOUND = Finding(
+    kind="BUG",
+    title="kernel BUG in copy_page_range",
+    frame="copy_page_range",
+    frames=("copy_page_range", "dup_mmap"),
+    file="include/linux/mm.h",
+)
+
+
+@pytest.mark.parametrize(
+    ("signature", "matches"),
+    [
+        ({"kind": "BUG"}, True),
+        ({"kind": "oops"}, False),
+        ({"kind": "BUG", "title": "^kernel BUG in copy_"}, True),
+        ({"kind": "BUG", "title": "BUG$"}, False),
+        ({"kind": "BUG", "frames": ["dup_mmap", "x"]}, True),
+        ({"kind": "BUG", "frames": ["dup_mm"]}, False),
+        ({"kind": "BUG", "file": "linux/mm.h"}, True),
+        ({"kind": "BUG", "file": "include/linux/mm.h"}, True),
+        ({"kind": "BUG", "file": "x/mm.h"}, False),
+        ({"kind": "BUG", "file": "m.h"}, False),
+        ({"kind": "BUG", "program": "smoke"}, True),
+        ({"kind": "BUG", "program": "forkscrew"}, False),
+    ],
+)
+def test_signature(signature, matches) -> None:
+    assert Signature.model_validate(signature).matches(BUG_FOUND, "smoke") is matches
+
+
+def test_catalogue_is_sound_and_its_programs_exist() -> None:
+    from harness.program.program import list_programs
+
+    known = {getattr(program, "name", program) for program in list_programs()}
+    for bug in list_bugs():
+        assert {program.name for program in bug.programs} <= known
+        assert bug.links
+        assert bug.expectations
+
+
+def test_rhbz_471613() -> None:
+    bug = load_bug("rhbz-471613")
+    assert bug.matches(corruption_finding("data corruption: stale bytes in O_DIRECT read buffer (forkscrew)"))
+    assert not bug.matches(BUG_FOUND)
+    assert not bug.matches(hang_finding("forkscrew"))
+    for arch in ("x86_64", "aarch64"):
+        old = bug.expected("6.1.192", "debian:6.1", arch, "forkscrew")
+        new = bug.expected("6.12.117", "debian:6.12", arch, "forkscrew")
+        assert old
+        assert new
+        assert (old.verdict, new.verdict) == ("reproduced", "clean")
+    assert bug.expected("unknown", "path:x", "x86_64", "forkscrew") is None
+    disk = bug.program("forkscrew").disk
+    assert disk is not None
+    assert (disk.bytes, disk.read_delay_ms) == (64 << 20, 20)

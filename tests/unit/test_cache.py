@@ -1,0 +1,270 @@
+"""The cache, shared by real processes that are killed, run out of space, or may not write."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.cache import Cache, digest
+from harness.errors import DeadlineError, HostError
+
+_SECONDS = 30.0
+
+
+def _fill(folder: Path) -> None:
+    (folder / "a").write_text("whole")
+
+
+def _make_slowly(root: Path, log: Path, start: Event) -> None:
+    def build(folder: Path) -> None:
+        with log.open("a") as file:
+            file.write("built\n")
+        (folder / "a").write_text("half")
+        time.sleep(0.3)
+        (folder / "a").write_text("whole")
+
+    start.wait(_SECONDS)
+    path = Cache(root).entry("kind", "key", build, seconds=_SECONDS, what="a thing")
+    assert (path / "a").read_text() == "whole"
+
+
+def _make_forever(root: Path, building: Event) -> None:
+    def build(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        building.set()
+        time.sleep(600)
+
+    Cache(root).entry("kind", "key", build, seconds=_SECONDS, what="a thing")
+
+
+def _leftovers(cache: Cache) -> list[Path]:
+    return [*(cache.root / "tmp").iterdir(), *(cache.root / "lock").iterdir()]
+
+
+def test_built_once_by_many(tmp_path: Path) -> None:
+    cache, log, start = Cache(tmp_path / "c"), tmp_path / "log", multiprocessing.Event()
+    workers = [multiprocessing.Process(target=_make_slowly, args=(cache.root, log, start)) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    for worker in workers:
+        worker.join(_SECONDS)
+        assert worker.exitcode == 0
+    assert log.read_text() == "built\n"
+    assert _leftovers(cache) == []
+
+
+def test_built_once_by_threads(tmp_path: Path) -> None:
+    cache, built = Cache(tmp_path), []
+
+    def build(folder: Path) -> None:
+        built.append(folder)
+        time.sleep(0.2)
+
+    def make() -> None:
+        cache.entry("kind", "key", build, seconds=_SECONDS, what="a thing")
+
+    threads = [threading.Thread(target=make) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_SECONDS)
+    assert len(built) == 1
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Cache:
+    """A cache in which a builder was killed in the middle."""
+    cache, building = Cache(tmp_path / "c"), multiprocessing.Event()
+    worker = multiprocessing.Process(target=_make_forever, args=(cache.root, building))
+    worker.start()
+    assert building.wait(_SECONDS)
+    worker.kill()
+    worker.join(_SECONDS)
+    assert worker.exitcode == -signal.SIGKILL
+    return cache
+
+
+def test_killed_builder_leaves_no_entry_and_no_lock(killed: Cache) -> None:
+    assert killed.get("kind", "key") is None
+    assert _leftovers(killed) != []  # it had no chance to clean up
+    begun = time.monotonic()
+    path = killed.entry("kind", "key", _fill, seconds=_SECONDS, what="a thing")
+    assert time.monotonic() - begun < 5
+    assert [entry.name for entry in path.iterdir()] == ["a"]
+    assert (path / "a").read_text() == "whole"
+
+
+def test_what_a_killed_builder_left_is_swept(killed: Cache) -> None:
+    old = time.time() - 60
+    for leftover in (killed.root / "tmp").iterdir():
+        os.utime(leftover, (old, old))
+    killed.entry("kind", "other", _fill, seconds=_SECONDS, what="another thing")
+    assert _leftovers(killed) == []
+
+
+def test_a_living_builder_is_not_swept(tmp_path: Path) -> None:
+    cache, building = Cache(tmp_path / "c"), multiprocessing.Event()
+    worker = multiprocessing.Process(target=_make_forever, args=(cache.root, building))
+    worker.start()
+    try:
+        assert building.wait(_SECONDS)
+        (folder,) = (cache.root / "tmp").iterdir()
+        os.utime(folder, (1, 1))
+        cache.entry("kind", "other", _fill, seconds=_SECONDS, what="another thing")
+        assert (folder / "a").exists()
+        with pytest.raises(DeadlineError, match="another cowpen that is making a thing"):
+            cache.entry("kind", "key", _fill, seconds=0.3, what="a thing")
+    finally:
+        worker.kill()
+        worker.join(_SECONDS)
+
+
+def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def build(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        raise HostError("broken")
+
+    with pytest.raises(HostError, match="broken"):
+        cache.entry("kind", "key", build, seconds=_SECONDS, what="a thing")
+    assert cache.get("kind", "key") is None
+    assert _leftovers(cache) == []
+    assert cache.entry("kind", "key", _fill, seconds=_SECONDS, what="a thing").is_dir()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk(small_disk: Path) -> None:
+    cache = Cache(small_disk)
+
+    def build(folder: Path) -> None:
+        (folder / "a").write_bytes(bytes(1 << 20))
+
+    with pytest.raises(HostError, match=r"no space left while caching a thing in .*: free some space"):
+        cache.entry("kind", "key", build, seconds=_SECONDS, what="a thing")
+    assert _leftovers(cache) == []
+    # What was half-written is gone, so there is space again.
+    assert cache.entry("kind", "key", _fill, seconds=_SECONDS, what="a thing").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "no space left while caching"),
+        (errno.EDQUOT, "no space left while caching"),
+        (errno.EROFS, "cannot cache a thing in"),
+    ],
+)
+def test_trouble_is_told(tmp_path: Path, number: int, words: str) -> None:
+    def build(folder: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(HostError, match=words):
+        Cache(tmp_path).entry("kind", "key", build, seconds=_SECONDS, what="a thing")
+
+
+def test_root_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("")
+    with pytest.raises(HostError, match="make it writable, or point XDG_CACHE_HOME elsewhere"):
+        Cache(tmp_path / "c").entry("kind", "key", _fill, seconds=_SECONDS, what="a thing")
+
+
+def _use_read_only(root: Path) -> None:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)  # to root nothing is read-only
+    cache = Cache(root)
+    assert (cache.entry("kind", "key", _fill, seconds=_SECONDS, what="a thing") / "a").read_text() == "whole"
+    with pytest.raises(HostError, match="make it writable"):
+        cache.entry("kind", "other", _fill, seconds=_SECONDS, what="another thing")
+
+
+def test_read_only_cache_still_serves(tmp_path: Path) -> None:
+    root = tmp_path / "c"
+    Cache(root).entry("kind", "key", _fill, seconds=_SECONDS, what="a thing")
+    for folder in (root, *root.iterdir()):
+        folder.chmod(0o555)
+    # pytest's own folders are closed to others: open them a crack for the unprivileged process.
+    opened = [
+        (folder, folder.stat().st_mode) for folder in tmp_path.parents if not folder.stat().st_mode & 0o001
+    ]
+    opened.append((tmp_path, tmp_path.stat().st_mode))
+    for folder, mode in opened:
+        folder.chmod(mode | 0o001)
+    try:
+        worker = multiprocessing.Process(target=_use_read_only, args=(root,))
+        worker.start()
+        worker.join(_SECONDS)
+        assert worker.exitcode == 0
+    finally:
+        for folder, mode in opened:
+            folder.chmod(mode)
+        for folder in (root, *root.iterdir()):
+            folder.chmod(0o755)
+
+
+def test_lock_excludes_and_is_released(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with cache.lock("index", seconds=1, what="the index"):
+        with (
+            pytest.raises(DeadlineError, match="another cowpen that holds the index"),
+            cache.lock("index", seconds=0.2, what="the index"),
+        ):
+            raise AssertionError("two held it")
+        with cache.lock("other", seconds=1, what="another"):
+            pass
+    with (
+        pytest.raises(ZeroDivisionError),
+        cache.lock("index", seconds=1, what="the index"),
+    ):
+        raise ZeroDivisionError
+    with cache.lock("index", seconds=1, what="the index"):
+        pass
+    assert list((tmp_path / "lock").iterdir()) == []
+
+
+def test_get_marks_the_last_use(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    path = cache.entry("kind", "key", _fill, seconds=_SECONDS, what="a thing")
+    os.utime(path, (1, 1))
+    assert cache.get("kind", "key") == path
+    assert path.stat().st_mtime > time.time() - 60
+
+
+@given(st.lists(st.binary()), st.lists(st.binary()))
+def test_digest_tells_parts_apart(left: list[bytes], right: list[bytes]) -> None:
+    assert (digest(*left) == digest(*right)) == (left == right)
+
+
+def test_digest_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"abc")
+    before = digest(path)
+    assert before == digest(path)
+    assert len(before) == 32
+    path.write_bytes(b"abd")
+    assert digest(path) != before

@@ -1,0 +1,86 @@
+"""`cowpen kernels` as a command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.kernels import kernels
+from harness.errors import UserError
+from harness.kernel.spec import KNOWN_SPECS
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "cowpen/kernels/entry"
+    (folder / "lib/modules/6.1.0-9-cloud-amd64").mkdir(parents=True)
+    (folder / "image").write_bytes(b"")
+    provenance = {
+        "spec": "debian:6.1",
+        "arch": "x86_64",
+        "release": "6.1.0-9-cloud-amd64",
+        "version": "6.1.27-1",
+        "sha256": "00",
+        "bytes": 5_000_000,
+        "fetched": "2026-11-21T00:00:00+00:00",
+    }
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    return folder
+
+
+def test_list_json() -> None:
+    result = CliRunner().invoke(kernels, ["list", "--json"])
+    assert result.exit_code == 0
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    found = {(row["spec"], row["arch"]): row for row in rows}
+    assert found["debian:6.1", "x86_64"]["version"] == "6.1.27-1"
+    assert found["debian:6.1", "aarch64"]["cached"] is False
+    assert ("debian:6.12-16k", "x86_64") not in found
+    assert {row["spec"] for row in rows} == set(KNOWN_SPECS)
+
+
+def test_list_for_people() -> None:
+    result = CliRunner().invoke(kernels, ["list"])
+    assert result.exit_code == 0
+    assert "6.1.0-9-cloud-amd64" in result.stdout
+    assert "5 MB" in result.stdout
+    assert "not cached" in result.stdout
+
+
+def test_list_tells_of_damage(cache: Path) -> None:
+    (cache / "provenance.json").write_text("{")
+    result = CliRunner().invoke(kernels, ["list", "--json"])
+    assert result.exit_code == 0
+    assert "is damaged" in result.stderr
+    assert all(not json.loads(line)["cached"] for line in result.stdout.splitlines())
+
+
+def test_fetch_checks_all_before_it_fetches_any() -> None:
+    result = CliRunner().invoke(kernels, ["fetch", "debian:6.1", "debian:6.1O", "--arch", "x86_64"])
+    assert isinstance(result.exception, UserError)
+    assert result.stdout == ""
+
+
+def test_show_json(tmp_path: Path) -> None:
+    data = bytearray(0x400)
+    data[0x202:0x206] = b"HdrS"
+    data[0x206:0x208] = b"\x0f\x02"
+    data[0x20E:0x210] = b"\x00\x01"
+    data[0x236] = 1
+    data[0x300:0x306] = b"6.7.8\0"
+    (tmp_path / "bzImage").write_bytes(data)
+    (tmp_path / "config").write_text("CONFIG_AIO=y\n")
+    spec = f"path:{tmp_path}/bzImage,config={tmp_path}/config"
+    result = CliRunner().invoke(kernels, ["show", spec, "--arch", "x86_64", "--json"])
+    assert result.exit_code == 0, result.exception
+    facts = json.loads(result.stdout)
+    assert facts["release"] == "6.7.8"
+    assert facts["config"]["CONFIG_AIO"] == "y"
+    assert facts["config"]["CONFIG_KASAN"] == "n"
+    assert facts["files"]["modules"] is None
+    people = CliRunner().invoke(kernels, ["show", spec, "--arch", "x86_64"])
+    assert "6.7.8" in people.stdout
