@@ -18,29 +18,15 @@ def demo(attempts: int) -> int:
 
     Exit code 0 when every row is as the catalogue expects, 1 otherwise.
     """
-    from harness.arch import get_arch  # noqa: PLC0415
-    from harness.cache import Cache  # noqa: PLC0415
     from harness.cli.progress import Progress  # noqa: PLC0415
-    from harness.trial.keep import run_folder  # noqa: PLC0415
+    from harness.cli.run import guest_targets, run_trials  # noqa: PLC0415
+    from harness.guest.machine import MachineShape  # noqa: PLC0415
     from harness.trial.subject import bug_subjects  # noqa: PLC0415
-    from harness.trial.trial import Options, run_trial  # noqa: PLC0415
+    from harness.trial.trial import Options  # noqa: PLC0415
 
     progress = Progress(as_json=False)
-    (subject,) = bug_subjects(_BUG, {})
-    with run_folder(None) as folder:
-        for kernel in _KERNELS:
-            for arch in _ARCHES:
-                run_trial(
-                    subject,
-                    kernel,
-                    get_arch(arch),
-                    Options(attempts=attempts),
-                    run=folder,
-                    cache=Cache(),
-                    listener=progress,
-                )
-        click.echo(f"results: {folder}", err=True)
-    progress.table()
+    targets = guest_targets(_KERNELS, _ARCHES, base=MachineShape(), jobs=1, cold=False)
+    run_trials(bug_subjects(_BUG, {}), targets, Options(attempts=attempts), progress, keep=None)
     unexpected = [verdict for verdict in progress.verdicts if verdict.as_expected is not True]
     for verdict in unexpected:
         click.echo(f"not as expected: {verdict.kernel['spec']} {verdict.arch}: {verdict.reason}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import traceback
 from types import FrameType
 
 import click
@@ -24,9 +25,15 @@ _COMMANDS = {
     "demo": ("harness.cli.demo", "demo", "the main job: which stock kernels have the fork/O_DIRECT bug"),
 }
 
-EXIT_TROUBLE = 1
 EXIT_USAGE = 2
+EXIT_TROUBLE = 125
+"""Host or guest trouble kept the command from telling: `git bisect run` skips the commit."""
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+"""As a program that SIGPIPE ended."""
+EXIT_DEFECT = 255
+"""A defect in cowpen itself. Not Python's usual 1, which would tell `git bisect run` that the commit is bad;
+any code above 127 stops the bisection instead."""
 
 
 class _Commands(click.Group):
@@ -90,7 +97,12 @@ def main() -> None:
     except BrokenPipeError:
         # `cowpen … | head` is not an error, but Python would complain again while it closes the stream.
         sys.stderr.close()
-        sys.exit(EXIT_TROUBLE)
+        sys.exit(EXIT_PIPE)
+    except Exception:  # noqa: BLE001  (all that is expected was handled above)
+        traceback.print_exc()
+        click.echo("cowpen: this is a defect in cowpen; please report it with the lines above", err=True)
+        end_everything()
+        sys.exit(EXIT_DEFECT)
 
 
 if __name__ == "__main__":

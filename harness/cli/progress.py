@@ -82,7 +82,9 @@ class Progress:
             self._shown = 0
 
     def table(self) -> None:
-        """Print the table of all verdicts on standard output."""
+        """Print the table of all verdicts on standard output; a script has had its records already."""
+        if self._json:
+            return
         columns = ("bug", "program", "kernel", "arch", "attempts", "reproduced", "verdict")
         rows = [columns, *(_row(verdict) for verdict in self.verdicts)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]

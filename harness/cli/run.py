@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.cli.progress import Progress
+    from harness.guest.machine import MachineShape
     from harness.trial.subject import Subject
+    from harness.trial.target import Target
     from harness.trial.trial import Options
 
 _DEFAULT_KERNEL = "debian:6.12"
@@ -67,6 +72,18 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, str]:
     "--machine", metavar="URL", help="A machine that already runs, ssh://USER@HOST:PORT, instead of guests."
 )
 @click.option(
+    "--identity",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Private key for --machine. [default: your own keys and SSH agent]",
+)
+@click.option(
+    "--known-hosts",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Host keys to trust with --machine. [default: ~/.ssh/known_hosts]",
+)
+@click.option(
     "--attempts", type=click.IntRange(1), help="Attempts of each trial. [default: the bug's, or 10]"
 )
 @click.option("--stop-on-first", is_flag=True, help="End a trial with its first reproduction.")
@@ -114,6 +131,8 @@ def run(
     kernels: tuple[str, ...],
     arches: tuple[str, ...],
     machine: str | None,
+    identity: Path | None,
+    known_hosts: Path | None,
     attempts: int | None,
     stop_on_first: bool,
     settings: tuple[str, ...],
@@ -128,24 +147,49 @@ def run(
     append: tuple[str, ...],
 ) -> int:
     """Run a bug's programs, or your own reproducer, on kernels, and say what came of it."""
-    from harness.guest.machine import MachineShape  # noqa: PLC0415
+    from harness.cli.progress import Progress  # noqa: PLC0415
     from harness.trial.trial import Options  # noqa: PLC0415
 
-    options = Options(
-        attempts=attempts,
-        stop_on_first=stop_on_first,
-        jobs=jobs,
-        cold=cold,
-        base=MachineShape(cpus=cpus, memory_mib=memory, cpu=cpu, channel=channel, kernel_arguments=append),
-    )
-    return run_trials(
-        _subjects(bugs, file, parse_settings(settings)),
-        kernels=kernels or (_DEFAULT_KERNEL,),
-        arches=arches,
-        options=options,
-        as_json=as_json,
-        keep=keep,
-    )
+    subjects = _subjects(bugs, file, parse_settings(settings))
+    if machine is not None:
+        if kernels or arches:
+            raise UserError(
+                "--machine excludes --kernel and --arch", mend="a running machine has a kernel already"
+            )
+        targets = [_running(machine, identity, known_hosts)]
+    else:
+        from harness.guest.machine import MachineShape  # noqa: PLC0415
+
+        base = MachineShape(cpus=cpus, memory_mib=memory, cpu=cpu, channel=channel, kernel_arguments=append)
+        targets = guest_targets(kernels or (_DEFAULT_KERNEL,), arches, base=base, jobs=jobs, cold=cold)
+    options = Options(attempts=attempts, stop_on_first=stop_on_first)
+    return run_trials(subjects, targets, options, Progress(as_json=as_json), keep=keep)
+
+
+def guest_targets(
+    kernels: tuple[str, ...], arches: tuple[str, ...], *, base: MachineShape, jobs: int, cold: bool
+) -> list[Target[Any]]:
+    """Every kernel on every architecture; `UserError` for a name that cannot be right."""
+    from harness.arch import get_arch, host_arch  # noqa: PLC0415
+    from harness.kernel.spec import parse  # noqa: PLC0415
+    from harness.trial.target import GuestTarget  # noqa: PLC0415
+
+    wanted = [get_arch(name) for name in arches] or [host_arch()]
+    for spec in kernels:
+        parse(spec)  # a mistake in the last spec is better known before the first trial
+    return [
+        GuestTarget(spec=spec, arch=arch, base=base, jobs=jobs, cold=cold)
+        for spec in kernels
+        for arch in wanted
+    ]
+
+
+def _running(url: str, identity: Path | None, known_hosts: Path | None) -> Target[Any]:
+    from harness.cache import Cache  # noqa: PLC0415
+    from harness.guest.ssh import parse_address  # noqa: PLC0415
+    from harness.trial.running import reach  # noqa: PLC0415
+
+    return reach(parse_address(url), identity=identity, known_hosts=known_hosts, cache=Cache())
 
 
 def _subjects(bugs: tuple[str, ...], file: Path | None, settings: dict[str, str]) -> list[Subject]:
@@ -164,32 +208,22 @@ def _subjects(bugs: tuple[str, ...], file: Path | None, settings: dict[str, str]
 
 def run_trials(
     subjects: list[Subject],
-    *,
-    kernels: tuple[str, ...],
-    arches: tuple[str, ...],
+    targets: Sequence[Target[Any]],
     options: Options,
-    as_json: bool,
+    progress: Progress,
+    *,
     keep: Path | None,
 ) -> int:
-    """Run every subject on every kernel and architecture; show progress and table; the exit code of `run`."""
-    from harness.arch import get_arch, host_arch  # noqa: PLC0415
+    """Run every subject on every target; show progress and, at the end, the table; the exit code of `run`."""
     from harness.cache import Cache  # noqa: PLC0415
-    from harness.cli.progress import Progress  # noqa: PLC0415
-    from harness.kernel.spec import parse  # noqa: PLC0415
     from harness.trial.keep import run_folder  # noqa: PLC0415
     from harness.trial.outcome import exit_code  # noqa: PLC0415
     from harness.trial.trial import run_trial  # noqa: PLC0415
 
-    wanted = [get_arch(name) for name in arches] or [host_arch()]
-    for spec in kernels:
-        parse(spec)  # a mistake in the last spec is better known before the first trial
-    progress = Progress(as_json=as_json)
     with run_folder(keep) as folder:
         for subject in subjects:
-            for spec in kernels:
-                for arch in wanted:
-                    run_trial(subject, spec, arch, options, run=folder, cache=Cache(), listener=progress)
-        if not as_json:
-            progress.table()
+            for target in targets:
+                run_trial(subject, target, options, run=folder, cache=Cache(), listener=progress)
+        progress.table()
         click.echo(f"results: {folder}", err=True)
     return exit_code(verdict.verdict for verdict in progress.verdicts)

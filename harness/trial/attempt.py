@@ -13,12 +13,11 @@ from harness.console.display import escape
 from harness.console.finding import Finding, corruption_finding
 from harness.errors import DeadlineError, GuestError, HostError
 from harness.guest.channel import Ending, Exit, Stream
-from harness.guest.guest import Guest
 from harness.process import StoppingError
 from harness.program.record import corruption_title, parse_records
 from harness.trial.capture import Capture
 from harness.trial.outcome import EXIT_UNSUPPORTED, Outcome, decide
-from harness.trial.stage import Stage
+from harness.trial.stage import Machine, Stage
 
 _PUSH_SECONDS = 30.0  # for a program of 1 MB, which takes 0.03 s; over a serial line 100 s
 _SETTLE_SECONDS = 5.0
@@ -114,14 +113,14 @@ def _watch_it(stage: Stage, folder: Path, capture: Capture) -> _Seen:
     seen = _Seen()
     path = f"/tmp/{stage.subject.program.name}"  # noqa: S108  (in the guest)
     try:
-        with stage.guest(folder) as guest:
-            guest.ready()
+        with stage.machine(folder) as machine:
+            machine.ready()
             seen.booted = True
-            guest.channel.push_file(stage.compiled.binary, path, seconds=_PUSH_SECONDS * stage.speed.scale)
+            machine.channel.push_file(stage.compiled.binary, path, seconds=_PUSH_SECONDS * stage.speed.scale)
             seen.started = True
-            seen.exit = guest.channel.run([path], seconds=stage.program_seconds, on_output=capture)
+            seen.exit = machine.channel.run([path], seconds=stage.program_seconds, on_output=capture)
             seen.hang = seen.exit.ending is Ending.DEADLINE
-            _settle(guest, stage)
+            _settle(machine, stage)
     except StoppingError:
         raise
     except DeadlineError as error:
@@ -135,13 +134,13 @@ def _watch_it(stage: Stage, folder: Path, capture: Capture) -> _Seen:
     return seen
 
 
-def _settle(guest: Guest, stage: Stage) -> None:
+def _settle(machine: Machine, stage: Stage) -> None:
     """Let the guest live on for a moment after the program: what it broke may only show when it is cleaned up.
 
     An answer to a second greeting means that the guest still schedules; a panic comes instead of it.
     """
-    guest.channel.hello(seconds=_SETTLE_SECONDS * stage.speed.scale)
-    guest.check()
+    machine.channel.hello(seconds=_SETTLE_SECONDS * stage.speed.scale)
+    machine.check()
 
 
 def _findings(stage: Stage, folder: Path, capture: Capture, seen: _Seen) -> list[Finding]:

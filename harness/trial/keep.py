@@ -89,22 +89,20 @@ def keep_stage(stage: Stage, folder: Path) -> None:
     if stage.compiled.source is not None:
         shutil.copyfile(stage.compiled.source, folder / f"{name}.c")
     shutil.copy(stage.compiled.binary, folder / name)
-    kernel = {
-        "spec": stage.kernel.spec,
-        "release": stage.kernel.release,
-        "version": stage.kernel.version,
-        "arch": stage.kernel.arch.name,
-        "content": stage.kernel.content,
-        "provenance": stage.kernel.provenance,
-    }
+    kernel = stage.kernel
     setup = {
-        "kernel": kernel,
+        "kernel": {
+            "spec": kernel.spec,
+            "release": kernel.release,
+            "version": kernel.version,
+            "arch": kernel.arch.name,
+            "provenance": kernel.provenance,
+        },
         "program": {
             "name": name,
             "settings": dict(stage.subject.settings),
             "compile": stage.compiled.command,
         },
-        "accelerator": {"name": stage.proof.accelerator, "reason": stage.proof.reason},
-        "snapshot": stage.snapshot is not None,
+        **stage.setup(),
     }
     (folder / "setup.json").write_text(json.dumps(setup, indent=1, default=str) + "\n", encoding="utf-8")

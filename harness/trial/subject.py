@@ -11,10 +11,10 @@ from harness.bug import Bug, BugProgram, Expectation, load_bug
 from harness.cache import Cache
 from harness.errors import UserError
 from harness.guest.machine import Disk, MachineShape
-from harness.kernel.kernel import Kernel
 from harness.program.compile import Compiled, compile_source, prepare
 from harness.program.parameters import resolve
 from harness.program.program import Program, load_program, user_program
+from harness.trial.facts import KernelFacts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,14 +69,14 @@ class Subject:
             kernel_arguments=(*base.kernel_arguments, *self.record.kernel_arguments),
         )
 
-    def lacking(self, kernel: Kernel) -> str | None:
+    def lacking(self, kernel: KernelFacts) -> str | None:
         """What the kernel's config lacks for this bug, in words; None if nothing, or if there is no config."""
         if self.record is None or kernel.config is None:
             return None
         lacking = [option for option in self.record.needs if kernel.config_value(option) is None]
         return f"{kernel.release} is built without {', '.join(lacking)}" if lacking else None
 
-    def expectation(self, kernel: Kernel) -> Expectation | None:
+    def expectation(self, kernel: KernelFacts) -> Expectation | None:
         """What the catalogue expects of this kernel; nothing if the user changed the program's settings."""
         if self.bug is None or self.record is None or dict(self.settings) != self.record.settings:
             return None

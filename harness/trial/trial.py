@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.arch import Arch
 from harness.cache import Cache
-from harness.errors import BootError, ChannelError, CowpenError, DeadlineError, HostError, UserError
-from harness.guest.machine import MachineShape
-from harness.kernel.kernel import Kernel, resolve
+from harness.errors import CowpenError, UserError
 from harness.process import StoppingError, end_everything
 from harness.trial.attempt import Attempt, failed_attempt, run_attempt
+from harness.trial.facts import KernelFacts
 from harness.trial.keep import keep_stage, no_room, trial_folder
 from harness.trial.outcome import Outcome
-from harness.trial.stage import Stage, prepare
+from harness.trial.stage import Stage
 from harness.trial.subject import Subject
+from harness.trial.target import Target
 from harness.trial.verdict import Verdict, judge
 
 _ATTEMPTS = 10  # of a user's own reproducer, for which no catalogue says otherwise
@@ -34,10 +33,6 @@ class Options:
 
     attempts: int | None = None
     stop_on_first: bool = False
-    jobs: int = 1
-    cold: bool = False
-    """Boot for every attempt instead of starting from a snapshot."""
-    base: MachineShape = dataclasses.field(default_factory=MachineShape)
 
 
 class Listener(Protocol):
@@ -57,14 +52,14 @@ class Listener(Protocol):
 
 
 def run_trial(
-    subject: Subject, spec: str, arch: Arch, options: Options, *, run: Path, cache: Cache, listener: Listener
+    subject: Subject, target: Target[Any], options: Options, *, run: Path, cache: Cache, listener: Listener
 ) -> Verdict:
     """Run one trial and keep its results below ``run``.
 
     Trouble of any kind becomes outcomes; only `UserError` (a mistake in what was asked for) and an interrupt
     escape. A trial whose stage cannot even be set up has one attempt, ``infra``.
     """
-    trial = _Trial(subject, spec, arch, options, run=run, cache=cache, listener=listener)
+    trial = _Trial(subject, target, options, run=run, cache=cache, listener=listener)
     try:
         return trial.run()
     except OSError as error:
@@ -75,8 +70,7 @@ class _Trial:
     def __init__(
         self,
         subject: Subject,
-        spec: str,
-        arch: Arch,
+        target: Target[Any],
         options: Options,
         *,
         run: Path,
@@ -84,13 +78,12 @@ class _Trial:
         listener: Listener,
     ) -> None:
         self._subject = subject
-        self._spec = spec
-        self._arch = arch
+        self._target = target
         self._options = options
         self._cache = cache
         self._listener = listener
-        self._folder = trial_folder(run, subject.name, spec, arch.name)
-        self._kernel: Kernel | None = None
+        self._folder = trial_folder(run, subject.name, target.spec, target.arch.name)
+        self._kernel: KernelFacts | None = None
         self._stage: Stage | None = None
         self._attempts: list[Attempt] = []
         bug_attempts = subject.record.attempts if subject.record else _ATTEMPTS
@@ -116,35 +109,17 @@ class _Trial:
 
     def _set_up(self) -> None:
         tell = self._listener.tell
-        self._kernel = resolve(self._spec, self._arch, self._cache, progress=tell)
-        self._stage = prepare(
-            self._subject,
-            self._kernel,
-            base=self._options.base,
-            jobs=self._options.jobs,
-            cache=self._cache,
-            tell=tell,
-        )
-        self._listener.begins(self._subject, self._kernel.display, self._arch.name, self._wanted)
-        if not self._options.cold and self._stage.shape.channel == "agent":
-            self._stage = self._from_snapshot(self._stage)
+        self._kernel = self._target.kernel(self._cache, tell)
+        self._stage = self._target.stage(self._subject, self._kernel, self._cache, tell)
+        self._listener.begins(self._subject, self._kernel.display, self._target.arch.name, self._wanted)
+        self._stage = self._stage.primed(self._cache, self._attempt_folder(1), tell)
         keep_stage(self._stage, self._folder)
-
-    def _from_snapshot(self, stage: Stage) -> Stage:
-        """The stage with a snapshot, or, where the host cannot make one, the stage as it is: said, not hidden."""
-        try:
-            return stage.with_snapshot(self._cache, self._attempt_folder(1))
-        except BootError:
-            raise
-        except (ChannelError, DeadlineError, HostError) as error:
-            self._listener.tell(f"no snapshot ({error}): every attempt boots")
-            return stage
 
     def _run_attempts(self, stage: Stage) -> None:
         numbers = iter(range(1, self._wanted + 1))
-        with concurrent.futures.ThreadPoolExecutor(self._options.jobs, "attempt") as pool:
+        with concurrent.futures.ThreadPoolExecutor(self._target.jobs, "attempt") as pool:
             under_way = {
-                self._submit(pool, stage, number) for number in itertools.islice(numbers, self._options.jobs)
+                self._submit(pool, stage, number) for number in itertools.islice(numbers, self._target.jobs)
             }
             try:
                 while under_way:
@@ -153,7 +128,7 @@ class _Trial:
                     )
                     for future in done:
                         self._ended(future.result())
-                    for number in itertools.islice(self._more(numbers), self._options.jobs - len(under_way)):
+                    for number in itertools.islice(self._more(numbers), self._target.jobs - len(under_way)):
                         under_way.add(self._submit(pool, stage, number))
             except (KeyboardInterrupt, SystemExit):
                 # The threads wait for guests; those gone, they unwind, and the pool can be left.
@@ -202,11 +177,11 @@ class _Trial:
             "bug": self._subject.bug.id if self._subject.bug else None,
             "program": self._subject.program.name,
             "kernel": {
-                "spec": self._spec,
+                "spec": self._target.spec,
                 "release": kernel.release if kernel else None,
                 "provenance": kernel.provenance if kernel else None,
             },
-            "arch": self._arch.name,
+            "arch": self._target.arch.name,
         }
 
     def _ended(self, attempt: Attempt) -> None:

@@ -259,8 +259,16 @@ def test_titles_do_not_depend_on_run_and_arch() -> None:
 
 
 def test_user_space_counter_is_not_the_kernels() -> None:
-    (finding,) = scan(b"watchdog: BUG: soft lockup - CPU#0\nRIP: 0033:0x4610d3\n" + TRACE)
+    (finding,) = scan(b"watchdog: BUG: soft lockup - CPU#0\nRIP: 0033:main+0x1/0x2\n" + TRACE)
     assert finding.frame == "guilty"
+
+
+def test_second_header_belongs_to_one_report_only() -> None:
+    die = b"invalid opcode: 0000 [#1] PREEMPT SMP\n"
+    assert len(scan(b"kernel BUG at mm/x.c:1!\n" + die + TRACE)) == 1
+    assert len(scan(b"kernel BUG at mm/x.c:1!\n" + die + TRACE + die + TRACE)) == 2
+    far = b"[    1.000000] quiet\n" * 500
+    assert len(scan(b"kernel BUG at mm/x.c:1!\n" + far + die + TRACE)) == 2
 
 
 def test_json() -> None:

@@ -1,0 +1,106 @@
+"""Fixtures of the tests that boot real kernels: kernels made ready once a session, guests as they are needed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.arch import get_arch
+from harness.cache import Cache
+from harness.errors import ToolMissingError
+from harness.guest import accelerator, initramfs, snapshot
+from harness.guest.accelerator import Proof
+from harness.guest.guest import Guest, Snapshot, start
+from harness.guest.machine import MachineShape
+from harness.kernel.kernel import Kernel, resolve
+from harness.program.compile import compile_program
+from harness.program.init import compile_init
+
+pytest.register_assert_rewrite("channel_contract")
+
+HELPER = Path(__file__).parent / "helper.c"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A kernel of one shape, ready to be booted: ``with prepared.guest(folder) as guest: guest.ready()``."""
+
+    kernel: Kernel
+    shape: MachineShape
+    initramfs: Path
+    proof: Proof
+    cache: Cache
+
+    def guest(
+        self, folder: Path, saved: Snapshot | None = None
+    ) -> contextlib.AbstractContextManager[Guest]:
+        """A guest, not yet ready; cold, or from ``saved``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return start(
+            kernel=self.kernel,
+            initramfs=self.initramfs,
+            shape=self.shape,
+            acceleration=self.proof.acceleration,
+            speed=self.proof.speed(),
+            folder=folder,
+            snapshot=saved,
+        )
+
+    def snapshot(self, cache: Cache | None = None) -> Snapshot:
+        """The snapshot of this guest, from the user's cache or made in ``cache``."""
+        return snapshot.obtain(
+            kernel=self.kernel,
+            initramfs=self.initramfs,
+            shape=self.shape,
+            acceleration=self.proof.acceleration,
+            speed=self.proof.speed(),
+            cache=cache or self.cache,
+        )
+
+
+Prepare = Callable[..., Prepared]
+
+
+@pytest.fixture(scope="session")
+def prepare(user_cache: Cache) -> Prepare:
+    """``prepare("debian:6.1", "x86_64", MachineShape(…))``: everything up to the start of a guest, made once."""
+
+    @functools.cache
+    def make(spec: str, arch: str, shape: MachineShape | None = None) -> Prepared:
+        shape = shape or MachineShape()
+        try:
+            kernel = resolve(spec, get_arch(arch), user_cache)
+            init = compile_init(get_arch(arch), user_cache)
+            packed = initramfs.obtain(kernel, shape, init, user_cache)
+            proof = accelerator.prove(kernel, init, user_cache)
+        except ToolMissingError as error:
+            pytest.skip(str(error))
+        return Prepared(kernel=kernel, shape=shape, initramfs=packed, proof=proof, cache=user_cache)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def helper(user_cache: Cache) -> Callable[[str], bytes]:
+    """The static binary of helper.c for an architecture."""
+
+    @functools.cache
+    def make(arch: str) -> bytes:
+        source = HELPER.read_text(encoding="utf-8")
+        try:
+            return compile_program(source, "helper", get_arch(arch), user_cache).binary.read_bytes()
+        except ToolMissingError as error:
+            pytest.skip(str(error))
+
+    return make
+
+
+@pytest.fixture(scope="class")
+def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A temporary folder for the one guest of a test class."""
+    yield tmp_path_factory.mktemp("guest")
