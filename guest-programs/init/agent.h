@@ -133,7 +133,7 @@ static void on_run(struct agent *agent, uint32_t id, uint8_t *payload, uint32_t 
 {
 	char *words[256], *word = (char *)payload + sizeof(struct cowpen_run);
 	char *stop = (char *)payload + length;
-	int pair[4][2], end[4];
+	int pair[3][2], end[4];
 	struct cowpen_run run;
 	struct job *job;
 	int count = 0;
@@ -155,38 +155,32 @@ static void on_run(struct agent *agent, uint32_t id, uint8_t *payload, uint32_t 
 		return send_failed(agent, id, E2BIG, "run");
 	words[run.argc] = NULL;
 	words[run.argc + 1 + run.envc] = NULL;
-	for (int i = 0; i < 4; i++) {
-		if (pipe2(pair[i], O_CLOEXEC))
-			return send_failed(agent, id, errno, "pipe");
-		end[i] = pair[i][i != 0];
+	end[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	for (int i = 0; i < 3; i++) {
+		if (pipe2(pair[i], O_CLOEXEC)) {
+			int error = errno;
+
+			close_fd(&end[0]);
+			while (i--) {
+				close(pair[i][0]);
+				close(pair[i][1]);
+			}
+			return send_failed(agent, id, error, "pipe");
+		}
+		end[i + 1] = pair[i][1];
 	}
 	job = job_start(id, words, words + run.argc + 1, run.deadline_ms, end);
 	if (!job) {
 		int error = errno;
 
-		close(pair[0][1]);
-		for (int i = 1; i < 4; i++)
+		for (int i = 0; i < 3; i++)
 			close(pair[i][0]);
 		return send_failed(agent, id, error, words[0]);
 	}
-	job->input = pair[0][1];
-	fcntl(job->input, F_SETFL, O_NONBLOCK);
 	for (int i = 0; i < 3; i++) {
-		job->output[i] = pair[i + 1][0];
+		job->output[i] = pair[i][0];
 		fcntl(job->output[i], F_SETFL, O_NONBLOCK);
 	}
-}
-
-static void on_stdin(uint32_t id, const void *payload, uint32_t length)
-{
-	struct job *job = job_find(id);
-
-	if (!job || job->input < 0)
-		return;
-	if (length)
-		write_all(job->input, payload, length);
-	else
-		close_fd(&job->input);
 }
 
 static void on_push(struct agent *agent, uint32_t id, const uint8_t *payload, uint32_t length)
@@ -240,22 +234,28 @@ static void on_data(struct agent *agent, uint32_t id, const uint8_t *payload, ui
 		send_frame(agent, COWPEN_DONE, 0, id, NULL, 0);
 }
 
-static void on_pull(struct agent *agent, uint32_t id, const void *payload, uint32_t length)
+static void on_pull(struct agent *agent, uint32_t id, const uint8_t *payload, uint32_t length)
 {
 	static uint8_t piece[COWPEN_FRAME_PAYLOAD];
+	struct cowpen_number most;
 	char path[PATH_MAX] = "";
+	size_t left;
 	ssize_t got;
 	int fd;
 
-	if (!length || length >= sizeof(path))
+	if (length <= sizeof(most) || length - sizeof(most) >= sizeof(path))
 		return send_failed(agent, id, ENAMETOOLONG, "pull");
-	memcpy(path, payload, length);
+	memcpy(&most, payload, sizeof(most));
+	memcpy(path, payload + sizeof(most), length - sizeof(most));
+	left = most.value; /* /dev/zero has no end */
 	/* O_NONBLOCK: a fifo must not hang the agent. */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return send_failed(agent, id, errno, path);
-	while ((got = read(fd, piece, sizeof(piece))) > 0)
+	while ((got = read(fd, piece, left < sizeof(piece) ? left : sizeof(piece))) > 0) {
 		send_frame(agent, COWPEN_DATA, 0, id, piece, (size_t)got);
+		left -= (size_t)got;
+	}
 	if (got < 0)
 		send_failed(agent, id, errno, path);
 	else
@@ -265,23 +265,11 @@ static void on_pull(struct agent *agent, uint32_t id, const void *payload, uint3
 
 static void on_frame(struct agent *agent, const struct cowpen_frame *frame, uint8_t *payload)
 {
-	struct cowpen_number number = { 0 };
-	struct job *job;
-
 	switch (frame->type) {
 	case COWPEN_HELLO:
 		return on_hello(agent, frame->id, payload, frame->length);
 	case COWPEN_RUN:
 		return on_run(agent, frame->id, payload, frame->length);
-	case COWPEN_STDIN:
-		return on_stdin(frame->id, payload, frame->length);
-	case COWPEN_KILL:
-		job = job_find(frame->id);
-		if (frame->length >= sizeof(number))
-			memcpy(&number, payload, sizeof(number));
-		if (job && !job->ended_ms)
-			kill(-job->pid, (int)number.value);
-		return;
 	case COWPEN_PUSH:
 		return on_push(agent, frame->id, payload, frame->length);
 	case COWPEN_DATA:
@@ -293,6 +281,7 @@ static void on_frame(struct agent *agent, const struct cowpen_frame *frame, uint
 			sync();
 			reboot(RB_POWER_OFF);
 		}
+		job_end_all();
 		exit(0);
 	default:
 		send_failed(agent, frame->id, ENOSYS, "unknown frame");
@@ -347,6 +336,14 @@ static void finish(struct agent *agent, struct job *job)
 	job_forget(job);
 }
 
+/* The host is gone: nothing of its session stays behind. */
+static void agent_end(struct agent *agent)
+{
+	job_end_all();
+	if (agent->push_fd >= 0)
+		unlink(agent->push_path);
+}
+
 /* Serve until the host says goodbye, or, on a stream that can end, until its end. */
 static void agent_serve(struct agent *agent)
 {
@@ -392,10 +389,10 @@ static void agent_serve(struct agent *agent)
 				finish(agent, &jobs[i]);
 		if (watch[0].revents & POLLIN) {
 			if (!read_frames(agent) && !agent->power)
-				return;
+				return agent_end(agent);
 		} else if (watch[0].revents) {
 			if (!agent->power)
-				return;
+				return agent_end(agent);
 			/* virtio-serial says POLLHUP while the host is away; it may come back. */
 			usleep(20000);
 		}

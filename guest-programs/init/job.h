@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -27,7 +28,6 @@ struct job {
 	bool used;
 	uint32_t id;
 	pid_t pid;
-	int input; /* our end of its standard input, -1 when closed */
 	int output[3]; /* our ends of stdout, stderr, records; -1 when closed */
 	uint64_t started_ms;
 	uint64_t deadline_ms; /* on the same clock; UINT64_MAX: none */
@@ -61,13 +61,16 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-/* In the child, between fork and exec. `end` holds the child's ends of stdin, stdout, stderr, records. */
-static void job_become(char **argv, char **envp, const int end[4])
+/* In the child, between fork and exec. `parent` is the agent, without which no program goes on. `end` holds the child's ends of stdin, stdout, stderr, records. */
+static void job_become(pid_t parent, char **argv, char **envp, const int end[4])
 {
 	sigset_t none;
 	int high[4];
 
 	setpgid(0, 0);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(127);
 	/* First out of the way of 0 … 3, then into place: no end may overwrite another. */
 	for (int i = 0; i < 4; i++)
 		high[i] = fcntl(end[i], F_DUPFD, 16);
@@ -86,11 +89,12 @@ static void job_become(char **argv, char **envp, const int end[4])
 
 /*
  * Start argv in a job. `end` are the child's ends, closed here in every case. Returns NULL with errno set.
- * The caller fills in its own ends (input, output) afterwards.
+ * The caller fills in its own ends (output) afterwards.
  */
 static struct job *job_start(uint32_t id, char **argv, char **envp, uint32_t deadline_ms, const int end[4])
 {
 	struct job *job = NULL;
+	pid_t parent = getpid();
 	int error = 0;
 
 	for (int i = 0; i < JOBS_MAX && !job; i++)
@@ -102,12 +106,12 @@ static struct job *job_start(uint32_t id, char **argv, char **envp, uint32_t dea
 	}
 	memset(job, 0, sizeof(*job));
 	job->id = id;
-	job->input = job->output[0] = job->output[1] = job->output[2] = -1;
+	job->output[0] = job->output[1] = job->output[2] = -1;
 	job->started_ms = now_ms();
 	job->deadline_ms = deadline_ms ? job->started_ms + deadline_ms : UINT64_MAX;
 	job->pid = fork();
 	if (job->pid == 0)
-		job_become(argv, envp, end);
+		job_become(parent, argv, envp, end);
 	if (job->pid < 0)
 		error = errno;
 	else
@@ -123,7 +127,6 @@ out:
 
 static void job_forget(struct job *job)
 {
-	close_fd(&job->input);
 	for (int i = 0; i < 3; i++)
 		close_fd(&job->output[i]);
 	job->used = false;
@@ -142,6 +145,14 @@ static void job_overdue(void)
 			kill(-job->pid, SIGKILL);
 		}
 	}
+}
+
+/* The agent ends: so does all it started. */
+static void job_end_all(void)
+{
+	for (int i = 0; i < JOBS_MAX; i++)
+		if (jobs[i].used && !jobs[i].ended_ms)
+			kill(-jobs[i].pid, SIGKILL);
 }
 
 /* Collect every child that ended; as PID 1 also orphans that are nobody's job. */

@@ -16,10 +16,8 @@
 /* host to guest */
 #define COWPEN_HELLO 1 /* struct cowpen_hello; answered by READY */
 #define COWPEN_RUN 2 /* struct cowpen_run, then argv and environment as strings, each ended by a NUL */
-#define COWPEN_STDIN 3 /* bytes for the standard input of a run; no bytes: end of file */
-#define COWPEN_KILL 4 /* struct cowpen_number: signal for the process group of a run */
 #define COWPEN_PUSH 5 /* struct cowpen_number: file mode, then the path; DATA frames follow */
-#define COWPEN_PULL 6 /* the path; answered by DATA frames */
+#define COWPEN_PULL 6 /* struct cowpen_number: most bytes to send, then the path; answered by DATA frames */
 #define COWPEN_DATA 7 /* a piece of a file, either direction; no bytes: end of file */
 #define COWPEN_POWEROFF 8
 

@@ -14,7 +14,7 @@
  *   status ID                     → running | KIND CODE WALL_MS RSS_KIB
  *   read PATH OFFSET LENGTH       → BYTES (fewer at the end of the file)
  *   write PATH OFFSET MODE BYTES  → (offset 0 makes the file anew)
- *   move FROM TO    kill ID SIGNAL    forget ID    poweroff
+ *   move FROM TO    forget ID    poweroff
  */
 #ifndef COWPEN_SERIAL_H
 #define COWPEN_SERIAL_H
@@ -116,16 +116,21 @@ static int serial_read(char *answer, const char *path, off_t offset, size_t leng
 {
 	static uint8_t piece[SERIAL_PIECE];
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	ssize_t got = -1;
+	size_t have = 0;
+	ssize_t got;
 	int error;
 
 	if (fd < 0)
 		return errno;
-	got = pread(fd, piece, length < sizeof(piece) ? length : sizeof(piece), offset);
+	if (length > sizeof(piece))
+		length = sizeof(piece);
+	/* A short answer means the end of the file, but files in /proc give less than asked for anywhere. */
+	while ((got = pread(fd, piece + have, length - have, offset + (off_t)have)) > 0)
+		have += (size_t)got;
 	error = got < 0 ? errno : 0;
 	close(fd);
 	if (!error)
-		base64_encode(answer, piece, (size_t)got);
+		base64_encode(answer, piece, have);
 	return error;
 }
 
@@ -138,6 +143,7 @@ static int serial_write(const char *path, off_t offset, mode_t mode, char *bytes
 	if (fd < 0)
 		return errno;
 	fchmod(fd, mode);
+	errno = 0;
 	if (pwrite(fd, bytes, length, offset) != (ssize_t)length)
 		error = errno ? errno : ENOSPC;
 	close(fd);
@@ -188,11 +194,6 @@ static int serial_do(char **word, int words, char *answer)
 		base64_decode(word[2]);
 		/* Asked twice, the first name is gone and the second is there: that is success too. */
 		return rename(word[1], word[2]) && !(errno == ENOENT && !access(word[2], F_OK)) ? errno : 0;
-	}
-	if (!strcmp(verb, "kill") && words == 3) {
-		if (job && !job->ended_ms)
-			kill(-job->pid, atoi(word[2]));
-		return 0;
 	}
 	if (!strcmp(verb, "forget") && words == 2) {
 		char path[64];

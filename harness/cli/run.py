@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.trial.trial import Options
 
 _DEFAULT_KERNEL = "debian:6.12"
+_MAX_SECONDS = 7 * 86400.0  # as in program.toml
 
 _EPILOG = """
 \b
@@ -88,6 +89,11 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, str]:
 )
 @click.option("--stop-on-first", is_flag=True, help="End a trial with its first reproduction.")
 @click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, max=_MAX_SECONDS, min_open=True),
+    help="How long a program may run; slow guests get more. [default: the program's, or 60]",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -135,6 +141,7 @@ def run(
     known_hosts: Path | None,
     attempts: int | None,
     stop_on_first: bool,
+    seconds: float | None,
     settings: tuple[str, ...],
     as_json: bool,
     keep: Path | None,
@@ -151,6 +158,8 @@ def run(
     from harness.trial.trial import Options  # noqa: PLC0415
 
     subjects = _subjects(bugs, file, parse_settings(settings))
+    if seconds is not None:
+        subjects = [subject.with_seconds(seconds) for subject in subjects]
     if machine is not None:
         if kernels or arches:
             raise UserError(

@@ -167,7 +167,6 @@ def _key(arch: Arch) -> str:
         model,
         str(os.cpu_count()),
         access,
-        qemu.version(arch.qemu),
-        tools.find(arch.qemu),
+        tools.identity(arch.qemu),
         arch.name,
     )

@@ -6,7 +6,6 @@ protocol is a `ChannelError`, and output of a run the host has given up on is dr
 
 from __future__ import annotations
 
-import os
 import select
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from harness.guest.channel import (
     discard,
     environment,
     protocol,
+    strings,
     wall_clock_and_seed,
 )
 
@@ -33,6 +33,8 @@ _STREAMS = frozenset(int(stream) for stream in Stream)
 _ENDINGS = frozenset(int(ending) for ending in Ending)
 _PIECE = 32768  # bytes of a file per frame: virtio-serial passes them on in one go
 _HELLO_EVERY = 0.5  # seconds; a hello sent before the guest listens is lost, so it is sent again
+# What may pile up unread while we send: the rest of a file the host gave up on, and no more.
+_INBOX_LIMIT = 4 << 20
 # The agent ends an overdue program itself; only if it does not, in this time, the host gives up on it.
 _AGENT_GRACE = 10.0
 
@@ -78,9 +80,42 @@ class AgentChannel(Channel):
                 raise self._gone(error) from error
             left = left[sent:]
             if left and not sent:
-                self._watch.check()
                 deadline.check()
-                select.select(self._watch.fds(), [self._stream.fileno()], [], deadline.slice(0.05))
+                if not self._take_in(deadline.slice(0.05), writing=True):
+                    self._watch.check()
+                self._drop_stale(ident)
+
+    def _take_in(self, seconds: float, *, writing: bool = False) -> bool:
+        """Wait for what the guest sends (when ``writing``: or for room to send) and put it into the inbox.
+
+        Returns whether something came. A guest that waits for us to read never reads itself: so we read, too,
+        while we wait to write.
+        """
+        poll = select.poll()
+        poll.register(self._stream.fileno(), select.POLLIN | (select.POLLOUT if writing else 0))
+        for fd in self._watch.fds():
+            poll.register(fd, select.POLLIN)
+        poll.poll(seconds * 1000)
+        try:
+            data = self._stream.recv(1 << 20)
+        except (BlockingIOError, TimeoutError):
+            return False
+        except OSError as error:
+            raise self._gone(error) from error
+        if not data:
+            raise self._gone(None)
+        self._inbox += data
+        return True
+
+    def _drop_stale(self, ident: int) -> None:
+        """Drop what answers earlier requests than ``ident``."""
+        while len(self._inbox) >= self._header:
+            frame = self._peek()
+            if frame.id == ident or len(self._inbox) < self._header + frame.length:
+                break
+            del self._inbox[: self._header + frame.length]
+        if len(self._inbox) > _INBOX_LIMIT:
+            raise ChannelError("the agent sends without end while it is sent to")
 
     def _receive(self, deadline: Deadline) -> tuple[int, int, int, bytes] | None:
         """The next frame as (type, stream, id, payload), or None when a slice of time has passed."""
@@ -88,23 +123,11 @@ class AgentChannel(Channel):
         if frame is not None:
             return frame
         deadline.check()
-        poll = select.poll()
-        poll.register(self._stream.fileno(), select.POLLIN)
-        for fd in self._watch.fds():
-            poll.register(fd, select.POLLIN)
-        poll.poll(deadline.slice(0.5) * 1000)
-        try:
-            data = self._stream.recv(1 << 20)
-        except (BlockingIOError, TimeoutError):
+        if not self._take_in(deadline.slice(0.5)):
             # Only when the stream has nothing more to give do we ask whether the guest is alive: what it
             # said last is never lost.
             self._watch.check()
             return None
-        except OSError as error:
-            raise self._gone(error) from error
-        if not data:
-            raise self._gone(None)
-        self._inbox += data
         return self._next_frame()
 
     def _gone(self, error: OSError | None) -> Exception:
@@ -125,13 +148,7 @@ class AgentChannel(Channel):
     def _next_frame(self) -> tuple[int, int, int, bytes] | None:
         if len(self._inbox) < self._header:
             return None
-        frame = self._ffi.new("struct cowpen_frame *")
-        self._ffi.memmove(frame, self._inbox[: self._header], self._header)
-        if frame.magic != self._c.COWPEN_FRAME_MAGIC or frame.length > self._c.COWPEN_FRAME_PAYLOAD:
-            raise ChannelError(
-                f"the agent sent garbage (magic {frame.magic:#x}, length {frame.length}): something in the guest"
-                " wrote to the agent's port"
-            )
+        frame = self._peek()
         end = self._header + frame.length
         if len(self._inbox) < end:
             return None
@@ -139,14 +156,28 @@ class AgentChannel(Channel):
         del self._inbox[:end]
         return frame.type, frame.stream, frame.id, payload
 
+    def _peek(self) -> Any:  # a struct cowpen_frame
+        """The header of the frame at the head of the inbox; `ChannelError` if it is none."""
+        frame = self._ffi.new("struct cowpen_frame *")
+        self._ffi.memmove(frame, self._inbox[: self._header], self._header)
+        if frame.magic != self._c.COWPEN_FRAME_MAGIC or frame.length > self._c.COWPEN_FRAME_PAYLOAD:
+            raise ChannelError(
+                f"the agent sent garbage (magic {frame.magic:#x}, length {frame.length}): something in the guest"
+                " wrote to the agent's port"
+            )
+        return frame
+
     def _number(self, value: int) -> bytes:
         return bytes(self._ffi.buffer(self._ffi.new("struct cowpen_number *", [value])))
 
-    def _answer(self, ident: int, wanted: int, deadline: Deadline, *, what: str) -> bytes:
-        """Wait for the one answer to request ``ident``; frames of earlier requests are dropped."""
+    def _answer(self, ident: int, wanted: int, deadline: Deadline, *, what: str, since: int = 0) -> bytes:
+        """Wait for the one answer to request ``ident``; frames of earlier requests are dropped.
+
+        An answer to any request from ``since`` on, if given, is as good.
+        """
         while True:
             frame = self._receive(deadline)
-            if frame is None or frame[2] != ident:
+            if frame is None or not (since or ident) <= frame[2] <= ident:
                 continue
             kind, _, _, payload = frame
             if kind == wanted:
@@ -168,6 +199,7 @@ class AgentChannel(Channel):
 
     def hello(self, *, seconds: float) -> Greeting:
         deadline = Deadline(seconds, "the agent's greeting")
+        first = self._id + 1
         while True:
             ident = self._next_id()
             clock, seed = wall_clock_and_seed()
@@ -175,7 +207,7 @@ class AgentChannel(Channel):
             self._send(self._c.COWPEN_HELLO, ident, bytes(self._ffi.buffer(hello)), deadline)
             try:
                 wait = Deadline(deadline.slice(_HELLO_EVERY), "the agent's greeting")
-                payload = self._answer(ident, self._c.COWPEN_READY, wait, what="hello")
+                payload = self._answer(ident, self._c.COWPEN_READY, wait, what="hello", since=first)
                 break
             except DeadlineError:
                 deadline.check()
@@ -196,11 +228,8 @@ class AgentChannel(Channel):
         on_output: OnOutput = discard,
     ) -> Exit:
         variables = [f"{name}={value}" for name, value in environment(env).items()]
-        words = [word.encode() for word in [*argv, *variables]]
-        if any(b"\0" in word for word in words):
-            raise ChannelError("an argument holds a NUL byte")
         head = self._ffi.new("struct cowpen_run *", [max(1, int(seconds * 1000)), len(argv), len(variables)])
-        payload = bytes(self._ffi.buffer(head)) + b"".join(word + b"\0" for word in words)
+        payload = bytes(self._ffi.buffer(head)) + strings([*argv, *variables])
         if len(payload) > self._c.COWPEN_FRAME_PAYLOAD:
             raise ChannelError("arguments and environment are longer than a frame")
         ident = self._next_id()
@@ -233,7 +262,7 @@ class AgentChannel(Channel):
     def push(self, data: bytes, path: str, *, seconds: float, mode: int = 0o755) -> None:
         deadline = Deadline(seconds, f"the guest to take {path}")
         ident = self._next_id()
-        self._send(self._c.COWPEN_PUSH, ident, self._number(mode) + os.fsencode(path), deadline)
+        self._send(self._c.COWPEN_PUSH, ident, self._number(mode) + strings([path])[:-1], deadline)
         for start in range(0, len(data), _PIECE):
             self._send(self._c.COWPEN_DATA, ident, data[start : start + _PIECE], deadline)
         self._send(self._c.COWPEN_DATA, ident, b"", deadline)
@@ -242,7 +271,9 @@ class AgentChannel(Channel):
     def pull(self, path: str, *, seconds: float, limit: int = 64 << 20) -> bytes:
         deadline = Deadline(seconds, f"the guest to give {path}")
         ident = self._next_id()
-        self._send(self._c.COWPEN_PULL, ident, os.fsencode(path), deadline)
+        # One byte more than wanted tells a file that fits from one that does not.
+        most = self._number(min(limit + 1, 0xFFFFFFFF))
+        self._send(self._c.COWPEN_PULL, ident, most + strings([path])[:-1], deadline)
         content = bytearray()
         while True:
             piece = self._answer(ident, self._c.COWPEN_DATA, deadline, what=f"pulling {path}")
@@ -250,7 +281,7 @@ class AgentChannel(Channel):
                 return bytes(content)
             content += piece
             if len(content) > limit:
-                # The rest of the file is still to come: frames of this id are dropped from now on.
+                # What is still under way is dropped: it answers an earlier request by then.
                 raise ChannelError(f"{path} in the guest is larger than {limit} bytes")
 
     def poweroff(self) -> None:

@@ -10,12 +10,13 @@ import dataclasses
 import enum
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from harness import cheader
+from harness.errors import ChannelError
 from harness.folders import data_folder
 
 PROTOCOL_HEADER = data_folder("guest-programs") / "init" / "protocol.h"
@@ -102,6 +103,15 @@ def discard(stream: Stream, data: bytes) -> None:
 def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     """The whole environment of a program in the guest."""
     return _DEFAULT_ENVIRONMENT | {"COWPEN_RECORD_FD": str(RECORD_FD)} | dict(extra or {})
+
+
+def strings(words: Iterable[str]) -> bytes:
+    """Arguments or a path as the guest takes them: each ended by a NUL; `ChannelError` if one holds a NUL."""
+    encoded = [word.encode("utf-8", "surrogateescape") for word in words]
+    for word in encoded:
+        if b"\0" in word:
+            raise ChannelError(f"{word[:80]!r} holds a NUL byte, which no argument or path can")
+    return b"".join(word + b"\0" for word in encoded)
 
 
 def wall_clock_and_seed() -> tuple[int, bytes]:

@@ -46,6 +46,7 @@ class Guest:
         self.monitor = monitor
         self.console = console
         self.channel: Channel
+        self.connection: socket.socket
         self._log = log
         self._speed = speed
 
@@ -62,7 +63,7 @@ class Guest:
         if self.process.poll() is None:
             if self.monitor.has_event("GUEST_PANICKED"):
                 self._await_end(_PANIC_SECONDS * self._speed.scale)
-            elif self.monitor.has_event("STOP") and not self.monitor.has_event("RESUME"):
+            elif self.monitor.last_event("STOP", "RESUME") == "STOP":
                 self._check_stopped()
                 return
             else:
@@ -77,8 +78,9 @@ class Guest:
                 raise GuestDiedError(f"QEMU stopped the guest ({status}){self._qemu_said()}")
 
     def _await_end(self, seconds: float) -> None:
-        with contextlib.suppress(OSError):
-            select.select([self.process.pidfd], [], [], seconds)
+        poll = select.poll()
+        poll.register(self.process.pidfd, select.POLLIN)
+        poll.poll(seconds * 1000)
 
     def _cause_of_death(self) -> str:
         # QEMU writes its last events before it ends, but another thread reads them.
@@ -232,8 +234,10 @@ def start(
             ) from error
         stack.callback(monitor.close)
         guest = Guest(process=process, monitor=monitor, console=console, log=log, speed=speed)
-        guest.channel = _channel(shape, ours_channel, guest, speed)
-        stack.callback(guest.channel.close)
+        guest.connection = ours_channel
+        if shape.channel != "shell":  # then the connection is a person's
+            guest.channel = _channel(shape, ours_channel, guest, speed)
+            stack.callback(guest.channel.close)
         stack.callback(guest.quit)
         if snapshot is not None:
             _restore(guest, snapshot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from harness.errors import HostError
 from harness.guest.machine import MachineShape
 from harness.guest.qemu import AGENT_MODULES, DISK_MODULES, OPTIONAL_MODULES
 from harness.kernel.kernel import Kernel
-from harness.kernel.modules import module_order, read_module
+from harness.kernel.modules import module_name, module_order, read_module
 
 _FOLDERS = ("dev", "proc", "sys", "tmp", "modules", "bin")
 _CONSOLE = (5, 1)  # major and minor number of /dev/console (Documentation/admin-guide/devices.txt)
@@ -31,8 +32,18 @@ def write(contents: Contents, target: Path) -> None:
     """Write an uncompressed newc cpio archive; the same contents give the same bytes.
 
     Uncompressed, because an emulated CPU decompresses far slower than the host copies. /dev/console is in
-    the archive because the kernel opens it for init before anything could mount devtmpfs.
+    the archive because the kernel opens it for init before anything could mount devtmpfs. `OSError` if it cannot
+    be written.
     """
+    from libarchive.exception import ArchiveError  # noqa: PLC0415  (loads a C library)
+
+    try:
+        _write(contents, target)
+    except ArchiveError as error:
+        raise OSError(error.errno or errno.EIO, error.msg, str(target)) from error
+
+
+def _write(contents: Contents, target: Path) -> None:
     import libarchive  # noqa: PLC0415  (loads a C library)
 
     with libarchive.file_writer(str(target), "cpio_newc") as archive:
@@ -69,6 +80,22 @@ def obtain(
         needed += AGENT_MODULES
     if shape.disks:
         needed += DISK_MODULES
+    more = dict(extra or {})
+    # What the modules need in turn follows from the kernel's content: finding it out takes 0.1 s, so it is
+    # left to the one who has to.
+    parts = [part for path in sorted(more) for part in (path, more[path])]
+    key = digest("initramfs-2", kernel.content, init, " ".join(needed), *parts)
+
+    def make(folder: Path) -> None:
+        loaded = _modules(kernel, needed)
+        write(Contents(init=init, modules=loaded, extra=more), folder / "initramfs")
+
+    what = f"the initramfs of {kernel.release}"
+    return cache.entry("initramfs", key, make, seconds=60, what=what) / "initramfs"
+
+
+def _modules(kernel: Kernel, needed: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Name and content of the modules to load, in order."""
     order = module_order(kernel, [*OPTIONAL_MODULES, *needed])
     lacking = [name for name in order.missing if name not in OPTIONAL_MODULES]
     if lacking:
@@ -76,19 +103,4 @@ def obtain(
             f"{kernel.spec} ({kernel.release}) has no module {', '.join(lacking)}, built in or in its modules",
             mend="name its modules folder (path:IMAGE,modules=DIR,config=FILE), or use --channel serial",
         )
-    more = dict(extra or {})
-    names = [path.name.partition(".ko")[0] + ".ko" for path in order.paths]
-    key = digest(
-        "initramfs-1",
-        kernel.content,
-        init,
-        *map(str, order.paths),
-        *(part for path in sorted(more) for part in (path, more[path])),
-    )
-
-    def make(folder: Path) -> None:
-        loaded = [(name, read_module(path)) for name, path in zip(names, order.paths, strict=True)]
-        write(Contents(init=init, modules=loaded, extra=more), folder / "initramfs")
-
-    what = f"the initramfs of {kernel.release}"
-    return cache.entry("initramfs", key, make, seconds=60, what=what) / "initramfs"
+    return [(f"{module_name(path)}.ko", read_module(path)) for path in order.paths]

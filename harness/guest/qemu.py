@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 
 from harness import tools
@@ -15,7 +14,7 @@ PORT_NAME = "org.cowpen.agent"  # guest-programs/init/init.c looks for it
 
 # Modules without which the agent cannot be reached, and the one that reports a panic.
 AGENT_MODULES = ("virtio_pci", "virtio_console")
-DISK_MODULES = ("virtio_blk",)
+DISK_MODULES = ("virtio_pci", "virtio_blk")
 # Early, so that a panic in a later module is reported too; missing in small kernels, which is fine:
 # QEMU's own end (panic=-1 and -no-reboot) still tells.
 OPTIONAL_MODULES = ("pvpanic_pci",)
@@ -146,9 +145,3 @@ def _channel(shape: MachineShape, console: Path, fd: int) -> list[str]:
         "-chardev", f"socket,id=console,fd={fd},logfile={log},logappend=on",
         "-serial", "chardev:console",
     ]  # fmt: skip
-
-
-@functools.cache
-def version(qemu: str) -> str:
-    """First line of ``qemu --version``."""
-    return tools.run([qemu, "--version"], seconds=20).stdout.splitlines()[0]

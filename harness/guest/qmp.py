@@ -44,7 +44,11 @@ class Monitor:
         self._client = QMPClient("cowpen")
         self._listener = EventListener()
         self._client.register_listener(self._listener)
-        self._wait(self._client.connect(connection), seconds, "QEMU's monitor to answer")
+        try:
+            self._wait(self._client.connect(connection), seconds, "QEMU's monitor to answer")
+        except BaseException:
+            os.close(self.wake_fd)
+            raise
         self._reader = asyncio.run_coroutine_threadsafe(self._read_events(), _loop())
 
     def _wait(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
@@ -83,6 +87,12 @@ class Monitor:
     def has_event(self, name: str) -> bool:
         """Whether QEMU has reported ``name`` so far."""
         return any(event["event"] == name for event in list(self.events))
+
+    def last_event(self, *names: str) -> str | None:
+        """Which of ``names`` QEMU has reported last, None if none yet."""
+        return next(
+            (event["event"] for event in reversed(list(self.events)) if event["event"] in names), None
+        )
 
     def close(self) -> None:
         """Close the connection; QEMU goes on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 import time
 import zlib
@@ -27,6 +28,7 @@ from harness.guest.channel import (
     Watch,
     discard,
     environment,
+    strings,
     wall_clock_and_seed,
 )
 
@@ -55,6 +57,7 @@ class SerialChannel(Channel):
         self._expect = socket_pexpect.SocketSpawn(connection, timeout=None)
         self._watch = watch or Nobody()
         self._scale = scale
+        self._begun = b""  # of a line of ours that a kernel message has cut
         # Where one channel ends another may begin on the same guest: numbers and ids must not meet.
         self._number = int(time.time()) % 100000 * 1000
         self._id = self._number
@@ -62,11 +65,17 @@ class SerialChannel(Channel):
     # -- requests ----------------------------------------------------------------------------------
 
     def _ask(
-        self, verb: str, *words: str, deadline: Deadline, patience: float = _ANSWER_SECONDS
+        self,
+        verb: str,
+        *words: str,
+        deadline: Deadline,
+        what: str = "",
+        patience: float = _ANSWER_SECONDS,
     ) -> list[str]:
         """Send one request until its answer comes whole; the words of the answer.
 
-        ``patience``: seconds until it is sent again, for a guest of speed 1.0.
+        ``what`` is what the request is for, in errors; ``patience``: seconds until it is sent again, for a guest of
+        speed 1.0.
         """
         self._number += 1
         number = f"@{self._number}"
@@ -80,13 +89,13 @@ class SerialChannel(Channel):
             while not wait.passed:
                 answer = self._line(wait)
                 if answer is not None and answer[0] == number:
-                    return self._words(verb, answer[1:])
+                    return self._words(what or verb, answer[1:])
 
-    def _words(self, verb: str, answer: list[str]) -> list[str]:
+    def _words(self, what: str, answer: list[str]) -> list[str]:
         if answer[0] == "ok":
             return answer[1:]
-        code = int(answer[1]) if len(answer) > 1 and answer[1].isdigit() else 0
-        raise ChannelError(f"{verb}: the guest says {os.strerror(code)!r}")
+        code = int(answer[1]) if len(answer) > 1 and re.fullmatch("[0-9]{1,4}", answer[1]) else 0
+        raise ChannelError(f"{what}: the guest says {os.strerror(code)!r}")
 
     def _send(self, data: bytes) -> None:
         try:
@@ -107,15 +116,29 @@ class SerialChannel(Channel):
         except (pexpect.EOF, OSError) as error:
             self._closed()
             raise ChannelError("the console is closed") from error
-        line = self._match().strip()
-        start = line.rfind(b"@")  # a kernel message may stand before it on the line
-        if found != 0 or start < 0:
+        line = self._without_message(self._match()) if found == 0 else None
+        start = -1 if line is None else line.rfind(b"@")  # whatever stands before it is not ours
+        if line is None or start < 0:
             return None
         body, _, crc = line[start:].rpartition(b" ")
         if crc != b"%08x" % zlib.crc32(body):
             return None
-        words = body.decode("ascii", errors="replace").split(" ")
-        return [word for word in words if word] if len(words) > 1 else None
+        words = [word for word in body.decode("ascii", errors="replace").split(" ") if word]
+        # Until init has made the line raw, the kernel echoes our requests: they are no answers.
+        return words if len(words) > 1 and words[1] in {"ok", "err"} else None
+
+    def _without_message(self, raw: bytes) -> bytes | None:
+        """The whole line of ours that ends with ``raw``; None if it goes on.
+
+        The kernel prints in the midst of our line: ``@7 ok QUJ[   12.345678] message\r\nDRA== 01234567``. Nothing of
+        ours holds a "[", so from there to the newline it is the kernel's.
+        """
+        ours, message, _ = raw.partition(b"[")
+        self._begun += ours if message else ours.rstrip(b"\r\n")
+        if message and len(self._begun) <= _LONG_LINE:
+            return None
+        line, self._begun = self._begun, b""
+        return line
 
     def _match(self) -> bytes:
         found: Any = self._expect.match  # pexpect's types allow for text and for no match
@@ -146,8 +169,8 @@ class SerialChannel(Channel):
         env: Mapping[str, str] | None = None,
         on_output: OnOutput = discard,
     ) -> Exit:
-        strings = [*argv, *(f"{name}={value}" for name, value in environment(env).items())]
-        data = b"".join(word.encode() + b"\0" for word in strings)
+        variables = [f"{name}={value}" for name, value in environment(env).items()]
+        data = strings([*argv, *variables])
         if len(data) > _PIECE:
             raise ChannelError(f"arguments and environment are longer than {_PIECE} bytes")
         deadline = Deadline(
@@ -163,7 +186,7 @@ class SerialChannel(Channel):
             status = self._ask("status", ident, deadline=deadline)
             for stream in Stream:
                 given[stream] += self._pass_on(ident, stream, given[stream], on_output, deadline)
-            if status[0] != "running":
+            if status != ["running"]:
                 break
             time.sleep(_POLL_SECONDS)
         self._ask("forget", ident, deadline=deadline)
@@ -187,16 +210,23 @@ class SerialChannel(Channel):
                 return passed
 
     def _read(self, path: str, offset: int, deadline: Deadline) -> bytes:
-        answer = self._ask("read", _b64(os.fsencode(path)), str(offset), str(_PIECE), deadline=deadline)
-        return base64.b64decode(answer[0]) if answer else b""
+        words = _b64(_path(path)), str(offset), str(_PIECE)
+        answer = self._ask("read", *words, deadline=deadline, what=f"reading {path}")
+        try:
+            piece = base64.b64decode(answer[0], validate=True) if answer else b""
+        except ValueError as error:
+            raise ChannelError(f"reading {path}: the guest's answer is not base64") from error
+        if len(piece) > _PIECE:
+            raise ChannelError(f"reading {path}: the guest gives more than it was asked for")
+        return piece
 
     def push(self, data: bytes, path: str, *, seconds: float, mode: int = 0o755) -> None:
         deadline = Deadline(seconds, f"the guest to take {path}")
-        part = _b64(os.fsencode(path + ".part"))
+        part, what = _b64(_path(path + ".part")), f"pushing {path}"
         for start in range(0, max(1, len(data)), _PIECE):
             piece = _b64(data[start : start + _PIECE])
-            self._ask("write", part, str(start), str(mode), piece or "=", deadline=deadline)
-        self._ask("move", part, _b64(os.fsencode(path)), deadline=deadline)
+            self._ask("write", part, str(start), str(mode), piece or "=", deadline=deadline, what=what)
+        self._ask("move", part, _b64(_path(path)), deadline=deadline, what=what)
 
     def pull(self, path: str, *, seconds: float, limit: int = 64 << 20) -> bytes:
         deadline = Deadline(seconds, f"the guest to give {path}")
@@ -211,6 +241,10 @@ class SerialChannel(Channel):
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _path(path: str) -> bytes:
+    return strings([path])[:-1]
 
 
 def _b64(data: bytes) -> str:

@@ -7,12 +7,14 @@ until the guest touches it, and guests side by side share the pages they only re
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import time
 from pathlib import Path
 
+from harness import tools
 from harness.cache import Cache, digest
 from harness.deadline import Deadline
 from harness.errors import ChannelError, GuestError
@@ -23,6 +25,7 @@ from harness.guest.speed import Speed
 from harness.kernel.kernel import Kernel
 
 _SAVE_SECONDS = 60.0
+_FULL_BYTES = 1 << 20  # with less than this left a disk is full: QEMU fills the file in large pieces
 
 
 def save(guest: Guest, state: Path) -> None:
@@ -59,7 +62,7 @@ def key(*, kernel: Kernel, initramfs: Path, shape: MachineShape, acceleration: q
         descriptors=qemu.Descriptors(monitor=0, channel=0, disks=tuple(0 for _ in shape.disks)),
     )
     disks = json.dumps([str(disk) for disk in shape.disks])
-    return digest(qemu.version(kernel.arch.qemu), json.dumps(line), kernel.content, initramfs, disks)
+    return digest(tools.identity(kernel.arch.qemu), json.dumps(line), kernel.content, initramfs, disks)
 
 
 def obtain(
@@ -80,7 +83,11 @@ def obtain(
     def make(folder: Path) -> None:
         try:
             boot(folder)
-        except GuestError:
+        except GuestError as error:
+            # The guest's memory is a file here: on a full disk QEMU dies of SIGBUS, which says nothing to anybody.
+            space = os.statvfs(folder)
+            if space.f_bavail * space.f_frsize < _FULL_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
             for name in ("console.log", "qemu.log", "qemu.command"):
                 if keep is not None and (folder / name).exists():
                     shutil.copyfile(folder / name, keep / name)

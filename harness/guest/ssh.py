@@ -144,7 +144,9 @@ def _command(client: paramiko.SSHClient, command: str, data: bytes = b"") -> str
     said = stderr.read(1 << 16).decode(errors="replace").strip()
     status = stdout.channel.recv_exit_status()
     if status != 0:
-        raise ChannelError(f"the machine's shell refuses {command.split(maxsplit=1)[0]!r} (status {status}: {said})")
+        raise ChannelError(
+            f"the machine's shell refuses {command.split(maxsplit=1)[0]!r} (status {status}: {said})"
+        )
     return printed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import errno
 import os
 import re
 import tempfile
@@ -13,7 +13,7 @@ from pathlib import Path
 from harness import tools
 from harness.arch import ARCHES, Arch
 from harness.cache import Cache, digest
-from harness.errors import BuildError, UserError
+from harness.errors import BuildError, HostError, UserError
 from harness.program.parameters import Value, resolve
 from harness.program.program import TEMPLATE_SUFFIX, Program, user_program
 from harness.program.template import FLAGS, render
@@ -40,12 +40,6 @@ class Compiled:
     """What the compiler said about a user's file that compiled."""
 
 
-@functools.cache
-def _version(compiler: str) -> str:
-    lines = tools.run([compiler, "--version"], seconds=20).stdout.splitlines()
-    return lines[0] if lines else ""
-
-
 def compile_source(program: Program, values: Mapping[str, Value], arch: Arch, cache: Cache) -> Compiled:
     """One of cowpen's own programs with ``values`` from `parameters.resolve`."""
     return compile_program(render(program, values), program.name, arch, cache)
@@ -61,7 +55,7 @@ def compile_program(
     """
     compiler = arch.compiler()
     command = [compiler, *FLAGS, *flags, "-o", name, f"{name}.c"]
-    parts = [source, "\0".join(command), _version(compiler), arch.name]
+    parts = [source, "\0".join(command), tools.identity(compiler), arch.name]
     if _LOCAL_INCLUDE.search(source):
         # The source alone does not say what is compiled: take it with its includes.
         parts.append(_preprocessed(compiler, flags, source, name))
@@ -89,6 +83,13 @@ def _run(words: Sequence[str], folder: Path, name: str) -> str:
     if output.status != 0:
         found = _FIRST_ERROR.search(output.stderr)
         said = output.stderr.strip().splitlines()
+        full = next((line for line in said if os.strerror(errno.ENOSPC) in line), None)
+        if full is not None:
+            raise HostError(
+                f"no space left for compiling {name} ({full[:500]})",
+                mend="free some space, or point XDG_CACHE_HOME (TMPDIR for temporary files) at a larger disk",
+                detail=output.stderr,
+            )
         first = found.group() if found else (said[-1] if said else f"status {output.status}")
         raise BuildError(f"{name} does not compile: {first[:500]}", detail=output.stderr)
     return output.stderr

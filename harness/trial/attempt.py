@@ -171,7 +171,9 @@ def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen
     if not seen.started and not any(bug and bug.matches(finding, program) for finding in findings):
         # A kernel that does not come up is boot trouble, whatever it says on its way down: for a bisecting
         # developer a commit to skip. Only the bug's own signature counts this early.
-        return Outcome.INFRA, seen.trouble or "the program was never started"
+        reason = seen.trouble or "the program was never started"
+        said = f"; the console says: {findings[0].title}" if findings else ""
+        return Outcome.INFRA, reason + said
     status = signal = unsupported = None
     if seen.exit is not None and seen.exit.ending is Ending.EXITED:
         status = seen.exit.code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 
 def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -15,10 +16,22 @@ def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, f
         raise ValueError(f"{hits} hits of {trials} trials: expected 0 <= hits <= trials")
     if not trials:
         return 0.0, 1.0
-    from scipy.stats import binomtest  # noqa: PLC0415  half a second that `cowpen --help` need not pay
+    # scipy.special alone: scipy.stats would bring the interval ready made, and 1.5 s of imports.
+    from scipy.special import ndtri  # noqa: PLC0415
 
-    found = binomtest(hits, trials).proportion_ci(confidence_level=confidence, method="wilson")
-    return float(found.low), float(found.high)
+    z = float(ndtri((1 + confidence) / 2))
+    rate = hits / trials
+    middle = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
+    # Exact at the ends, where rounding would leave 1e-17 of a rate.
+    return (0.0 if not hits else middle - half), (1.0 if hits == trials else middle + half)
+
+
+def warm_up() -> threading.Thread:
+    """Import scipy beside what the caller does next: a guest that boots leaves a core idle for a while."""
+    thread = threading.Thread(target=interval, args=(0, 1), name="scipy")
+    thread.start()
+    return thread
 
 
 def missed_rate(trials: int, p: float = 0.05) -> float:

@@ -34,6 +34,10 @@ class Subject:
         """``rhbz-471613/forkscrew``, or the name of the user's program."""
         return f"{self.bug.id}/{self.program.name}" if self.bug else self.program.name
 
+    def with_seconds(self, seconds: float) -> Subject:
+        """The same with another run time allowed, in seconds on a guest of speed 1.0."""
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, seconds=seconds))
+
     def compile(self, arch: Arch, cache: Cache) -> Compiled:
         """The static binary for ``arch``; raises what the compiler gives (see `harness.program.compile`)."""
         if self.file is not None:

@@ -17,6 +17,7 @@ from harness.trial.facts import KernelFacts
 from harness.trial.keep import keep_stage, no_room, trial_folder
 from harness.trial.outcome import Outcome
 from harness.trial.stage import Stage
+from harness.trial.statistics import warm_up
 from harness.trial.subject import Subject
 from harness.trial.target import Target
 from harness.trial.verdict import Verdict, judge
@@ -111,6 +112,7 @@ class _Trial:
         tell = self._listener.tell
         self._kernel = self._target.kernel(self._cache, tell)
         self._stage = self._target.stage(self._subject, self._kernel, self._cache, tell)
+        warm_up()
         self._listener.begins(self._subject, self._kernel.display, self._target.arch.name, self._wanted)
         self._stage = self._stage.primed(self._cache, self._attempt_folder(1), tell)
         keep_stage(self._stage, self._folder)
@@ -118,10 +120,11 @@ class _Trial:
     def _run_attempts(self, stage: Stage) -> None:
         numbers = iter(range(1, self._wanted + 1))
         with concurrent.futures.ThreadPoolExecutor(self._target.jobs, "attempt") as pool:
-            under_way = {
-                self._submit(pool, stage, number) for number in itertools.islice(numbers, self._target.jobs)
-            }
             try:
+                under_way = {
+                    self._submit(pool, stage, number)
+                    for number in itertools.islice(numbers, self._target.jobs)
+                }
                 while under_way:
                     done, under_way = concurrent.futures.wait(
                         under_way, return_when=concurrent.futures.FIRST_COMPLETED

@@ -15,6 +15,7 @@ from harness.cache import Cache
 from harness.errors import ToolMissingError
 from harness.guest import accelerator, initramfs, snapshot
 from harness.guest.accelerator import Proof
+from harness.guest.channel import Channel
 from harness.guest.guest import Guest, Snapshot, start
 from harness.guest.machine import MachineShape
 from harness.kernel.kernel import Kernel, resolve
@@ -22,6 +23,7 @@ from harness.program.compile import compile_program
 from harness.program.init import compile_init
 
 pytest.register_assert_rewrite("channel_contract")
+from channel_contract import Program, Reached  # noqa: E402  (after its asserts are to be rewritten)
 
 HELPER = Path(__file__).parent / "helper.c"
 
@@ -98,6 +100,18 @@ def helper(user_cache: Cache) -> Callable[[str], bytes]:
             pytest.skip(str(error))
 
     return make
+
+
+@pytest.fixture(scope="class")
+def channel(reached: Reached) -> Channel:
+    """The channel of the one machine of a test class."""
+    return reached.channel
+
+
+@pytest.fixture(scope="class")
+def program(reached: Reached, helper: Callable[[str], bytes]) -> Program:
+    """The helper in the one machine of a test class."""
+    return Program(reached, helper(reached.arch))
 
 
 @pytest.fixture(scope="class")

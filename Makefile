@@ -1,0 +1,58 @@
+# The project's own targets; `make help` lists them. `make demo` and `make test` work as the first command in a
+# fresh checkout: `setup` comes first, and costs milliseconds when there is nothing to do.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint style types bench clean
+.NOTPARALLEL:
+
+VENV := .venv
+# Where the Python tools are, and what must have happened before; tox overrides both (tox.ini).
+BIN ?= $(VENV)/bin
+SETUP ?= setup
+
+STAMP := $(VENV)/installed
+SHELL_FILES := $(wildcard .ci/*.sh)
+BENCHES := $(filter-out bench/_%,$(wildcard bench/*.py))
+# A test may run a tool of the virtual environment by name.
+RUN := PATH="$(abspath $(BIN)):$$PATH"
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
+		printf '%-16s %s\n' "$$target" "$$text"; done
+
+setup: $(STAMP) ## Install missing Debian packages and make .venv
+
+$(STAMP): pyproject.toml harness/debian-packages.txt .ci/packages.sh
+	@.ci/packages.sh
+	@echo "setup: making $(VENV)" >&2
+	@python3 -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(SETUP) ## Tell which stock kernels have the fork/O_DIRECT bug, on two architectures
+	@$(RUN) $(BIN)/cowpen demo
+
+test: lint ## Lint, then all tests; boots kernels in QEMU and takes minutes
+	@$(RUN) $(BIN)/python -m pytest $(wildcard tests/unit tests/guest tests/bugs tests/chaos)
+
+test-fast: lint ## Lint and the tests that need no QEMU
+	@$(RUN) $(BIN)/python -m pytest -m "not guest and not slow" tests/unit
+
+lint: style types ## Style, types, shell scripts
+
+style: $(SETUP)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@shellcheck $(SHELL_FILES)
+
+types: $(SETUP)
+	@$(BIN)/mypy --no-error-summary harness $(BENCHES)
+
+bench: $(SETUP) ## Measure: every file in bench/
+	@if [ -z "$(BENCHES)" ]; then echo "bench/ holds no benchmark"; fi
+	@set -e; for name in $(notdir $(BENCHES:.py=)); do \
+		echo "== $$name"; $(RUN) $(BIN)/python -m "bench.$$name"; done
+
+clean: ## Remove .venv and what the tools left here (kernels and results in your home stay)
+	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+/* Ends well at once. */
+int main(void)
+{
+	return 0;
+}
