@@ -11,7 +11,7 @@ BIN ?= $(VENV)/bin
 SETUP ?= setup
 
 STAMP := $(VENV)/installed
-SHELL_FILES := $(wildcard .ci/*.sh)
+SHELL_FILES := $(wildcard .ci/*)
 BENCHES := $(filter-out bench/_%,$(wildcard bench/*.py))
 # A test may run a tool of the virtual environment by name.
 RUN := PATH="$(abspath $(BIN)):$$PATH"

@@ -35,8 +35,9 @@ static void say(const char *format, ...)
 	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 
 	va_start(words, format);
-	vsnprintf(line + used, sizeof(line) - used, format, words);
+	vsnprintf(line + used, sizeof(line) - used - 1, format, words);
 	va_end(words);
+	strcat(line, "\n"); /* without it the kernel keeps the line back until the next one comes */
 	if (fd < 0)
 		fd = 2;
 	(void)!write(fd, line, strlen(line));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -36,6 +37,10 @@ EXIT_DEFECT = 255
 any code above 127 stops the bisection instead."""
 
 
+class _ReaderGoneError(Exception):
+    """Whoever read the output has gone, as in ``cowpen … | head``."""
+
+
 class _Commands(click.Group):
     """A group that imports a command when it is called, not when it is listed."""
 
@@ -48,6 +53,13 @@ class _Commands(click.Group):
         module, attribute, _ = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # click would end cowpen with 1 then, which says "reproduced".
+            raise _ReaderGoneError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -94,9 +106,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # `cowpen … | head` is not an error, but Python would complain again while it closes the stream.
-        sys.stderr.close()
+    except _ReaderGoneError:
+        # No error, but Python would complain and exit with 120 when it flushes what is left at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_PIPE)
     except Exception:  # noqa: BLE001  (all that is expected was handled above)
         traceback.print_exc()

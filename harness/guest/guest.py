@@ -236,7 +236,7 @@ def start(
         guest = Guest(process=process, monitor=monitor, console=console, log=log, speed=speed)
         guest.connection = ours_channel
         if shape.channel != "shell":  # then the connection is a person's
-            guest.channel = _channel(shape, ours_channel, guest, speed)
+            guest.channel = _channel(shape, ours_channel, guest, speed, booting=snapshot is None)
             stack.callback(guest.channel.close)
         stack.callback(guest.quit)
         if snapshot is not None:
@@ -265,10 +265,12 @@ def leave_memory_to_its_file(monitor: Monitor) -> None:
     )
 
 
-def _channel(shape: MachineShape, connection: socket.socket, guest: Guest, speed: Speed) -> Channel:
+def _channel(
+    shape: MachineShape, connection: socket.socket, guest: Guest, speed: Speed, *, booting: bool
+) -> Channel:
     connection.setblocking(False)
     if shape.channel == "serial":
         from harness.guest.serial import SerialChannel  # noqa: PLC0415  (brings pexpect)
 
-        return SerialChannel(connection, watch=guest, scale=speed.scale)
+        return SerialChannel(connection, watch=guest, scale=speed.scale, booting=booting)
     return AgentChannel(connection, watch=guest, scale=speed.scale)

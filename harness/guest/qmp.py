@@ -29,6 +29,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 class Monitor:
     """The monitor of one QEMU, over a connected socket.
 
+    ``seconds`` bounds every exchange unless it says otherwise: scale it by the speed of guests here.
     ``events`` are all events so far, oldest first; ``wake_fd`` becomes readable with each new one.
     """
 
@@ -39,6 +40,7 @@ class Monitor:
 
         # The library logs a traceback when QEMU ends, which is how a guest's life usually closes.
         logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
+        self._seconds = seconds
         self.events: list[dict[str, Any]] = []
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._client = QMPClient("cowpen")
@@ -70,10 +72,10 @@ class Monitor:
                 os.eventfd_write(self.wake_fd, 1)
 
     def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float = 10.0
+        self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float | None = None
     ) -> Any:  # whatever the command returns, as JSON
-        """Run one monitor command; `ChannelError` if QEMU refuses it."""
-        return self._wait(self._client.execute(command, arguments), seconds, command)
+        """Run one monitor command, by default within what the connection was given; `ChannelError` if refused."""
+        return self._wait(self._client.execute(command, arguments), seconds or self._seconds, command)
 
     def send_fd(self, descriptor: int, name: str) -> None:
         """Give QEMU a file descriptor under ``name`` (``getfd``)."""
@@ -82,7 +84,7 @@ class Monitor:
             self._client.send_fd_scm(descriptor)
             await self._client.execute("getfd", {"fdname": name})
 
-        self._wait(give(), 10.0, "getfd")
+        self._wait(give(), self._seconds, "getfd")
 
     def has_event(self, name: str) -> bool:
         """Whether QEMU has reported ``name`` so far."""

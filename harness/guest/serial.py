@@ -36,7 +36,11 @@ from harness.guest.channel import (
 # a kernel message costs little to send again. SERIAL_PIECE of serial.h bounds what one answer holds.
 _PIECE = 3072
 _ANSWER_SECONDS = 3.0
-_HELLO_EVERY = 0.5  # while the guest boots nobody listens, and a request is lost
+_HELLO_EVERY = 0.5
+_READY = b"@0 ready"
+_QUIET_SECONDS = (
+    5.0  # of a booting guest's console, after which we ask although it has not said that it is ready
+)
 _POLL_SECONDS = 0.05  # how often a running program is asked after
 _AGENT_GRACE = 10.0
 _LONG_LINE = 16384  # longer than any answer: whatever it is, it is not for us
@@ -48,15 +52,26 @@ _FLOOD = rb"[^\n]{%d}" % _LONG_LINE
 
 
 class SerialChannel(Channel):
-    """Speaks to guest-programs/init/serial.h over ``connection``, the socket of the guest's console."""
+    """Speaks to guest-programs/init/serial.h over ``connection``, the socket of the guest's console.
 
-    def __init__(self, connection: socket.socket, *, watch: Watch | None = None, scale: float = 1.0) -> None:
+    ``booting`` says that the guest has not yet said that it is ready: until then nothing is sent.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        watch: Watch | None = None,
+        scale: float = 1.0,
+        booting: bool = False,
+    ) -> None:
         from pexpect import socket_pexpect  # noqa: PLC0415
 
         self._socket = connection
         self._expect = socket_pexpect.SocketSpawn(connection, timeout=None)
         self._watch = watch or Nobody()
         self._scale = scale
+        self._booting = booting
         self._begun = b""  # of a line of ours that a kernel message has cut
         # Where one channel ends another may begin on the same guest: numbers and ids must not meet.
         self._number = int(time.time()) % 100000 * 1000
@@ -106,17 +121,8 @@ class SerialChannel(Channel):
 
     def _line(self, patience: Deadline) -> list[str] | None:
         """The next console line if it is an answer with a right checksum, as words without the checksum."""
-        import pexpect  # noqa: PLC0415
-
-        try:
-            found = self._expect.expect([_LINE, _FLOOD], timeout=patience.slice(0.25))
-        except pexpect.TIMEOUT:
-            self._watch.check()
-            return None
-        except (pexpect.EOF, OSError) as error:
-            self._closed()
-            raise ChannelError("the console is closed") from error
-        line = self._without_message(self._match()) if found == 0 else None
+        raw = self._console_line(patience)
+        line = self._without_message(raw) if raw else None
         start = -1 if line is None else line.rfind(b"@")  # whatever stands before it is not ours
         if line is None or start < 0:
             return None
@@ -126,6 +132,39 @@ class SerialChannel(Channel):
         words = [word for word in body.decode("ascii", errors="replace").split(" ") if word]
         # Until init has made the line raw, the kernel echoes our requests: they are no answers.
         return words if len(words) > 1 and words[1] in {"ok", "err"} else None
+
+    def _console_line(self, patience: Deadline) -> bytes | None:
+        """The next line of the console, or a piece of one that has no end; None when nothing comes."""
+        import pexpect  # noqa: PLC0415
+
+        try:
+            self._expect.expect([_LINE, _FLOOD], timeout=patience.slice(0.25))
+        except pexpect.TIMEOUT:
+            self._watch.check()
+            return None
+        except (pexpect.EOF, OSError) as error:
+            self._closed()
+            raise ChannelError("the console is closed") from error
+        found: Any = self._expect.match  # pexpect's types allow for text and for no match
+        return bytes(found.group())
+
+    def _await_ready(self, deadline: Deadline) -> None:
+        """Wait until the guest's init listens.
+
+        What is sent earlier does harm: Linux's PL011 driver finds a full FIFO when it starts, whose interrupt has
+        passed already, and never hears anything again.
+        """
+        quiet: Deadline | None = None
+        while quiet is None or not quiet.passed:
+            raw = self._console_line(deadline)
+            if raw is None:
+                deadline.check()
+                continue
+            quiet = Deadline(_QUIET_SECONDS * self._scale, "the guest to say more")
+            line = self._without_message(raw)
+            if line is not None and _READY in line:
+                break
+        self._booting = False
 
     def _without_message(self, raw: bytes) -> bytes | None:
         """The whole line of ours that ends with ``raw``; None if it goes on.
@@ -140,10 +179,6 @@ class SerialChannel(Channel):
         line, self._begun = self._begun, b""
         return line
 
-    def _match(self) -> bytes:
-        found: Any = self._expect.match  # pexpect's types allow for text and for no match
-        return bytes(found.group())
-
     def _closed(self) -> None:
         """The console ended: let the guest's death, if it is that, speak first."""
         pause = Deadline(2.0, "the end of the guest")
@@ -156,6 +191,8 @@ class SerialChannel(Channel):
     def hello(self, *, seconds: float) -> Greeting:
         clock, seed = wall_clock_and_seed()
         deadline = Deadline(seconds, "the guest's init to answer on the console")
+        if self._booting:
+            self._await_ready(deadline)
         answer = self._ask("hello", str(clock), _b64(seed), deadline=deadline, patience=_HELLO_EVERY)
         if len(answer) != 3:  # version, release, machine
             raise ChannelError("the guest's greeting is incomplete")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -28,23 +29,34 @@ def run_folder(wanted: Path | None) -> Iterator[Path]:
     the folder says so. Raises `HostError` if it cannot be made.
     """
     try:
-        if wanted is not None:
-            wanted.mkdir(parents=True, exist_ok=True)
-            yield wanted.resolve()
-            return
-        runs = state_folder() / "runs"
-        runs.mkdir(parents=True, exist_ok=True)
-        _prune(runs)
-        folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        folder.mkdir()
+        folder = _make_folder(wanted)
     except OSError as error:
         raise no_room(error, wanted or state_folder()) from error
+    if wanted is not None:
+        yield folder
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield folder
     finally:
         os.close(descriptor)
+
+
+def _make_folder(wanted: Path | None) -> Path:
+    if wanted is not None:
+        wanted.mkdir(parents=True, exist_ok=True)
+        return wanted.resolve()
+    runs = state_folder() / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    _prune(runs)
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    for number in itertools.count(1):  # one process may begin several runs in a second
+        folder = runs / (name if number == 1 else f"{name}.{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable")
 
 
 def no_room(error: OSError, place: Path) -> HostError:

@@ -63,6 +63,8 @@ def run_trial(
     trial = _Trial(subject, target, options, run=run, cache=cache, listener=listener)
     try:
         return trial.run()
+    except BrokenPipeError:
+        raise  # whoever read our output has gone: nothing is wrong with the results
     except OSError as error:
         raise no_room(error, run) from error
 
@@ -92,7 +94,7 @@ class _Trial:
 
     def run(self) -> Verdict:
         try:
-            self._set_up()
+            lacking = self._set_up()
         except (UserError, StoppingError):
             raise
         except CowpenError as error:
@@ -101,21 +103,24 @@ class _Trial:
             self._ended(failed_attempt(self._stage, 1, self._attempt_folder(1), str(error)))
             return self._judge()
         assert self._stage is not None
-        lacking = self._subject.lacking(self._stage.kernel)
         if lacking:
             self._ended(self._unsupported(lacking))
         else:
             self._run_attempts(self._stage)
         return self._judge()
 
-    def _set_up(self) -> None:
+    def _set_up(self) -> str | None:
+        """Make the stage; what the kernel lacks for this bug, in words: then it need not even boot."""
         tell = self._listener.tell
         self._kernel = self._target.kernel(self._cache, tell)
         self._stage = self._target.stage(self._subject, self._kernel, self._cache, tell)
         warm_up()
         self._listener.begins(self._subject, self._kernel.display, self._target.arch.name, self._wanted)
-        self._stage = self._stage.primed(self._cache, self._attempt_folder(1), tell)
+        lacking = self._subject.lacking(self._kernel)
+        if not lacking:
+            self._stage = self._stage.primed(self._cache, self._attempt_folder(1), tell)
         keep_stage(self._stage, self._folder)
+        return lacking
 
     def _run_attempts(self, stage: Stage) -> None:
         numbers = iter(range(1, self._wanted + 1))

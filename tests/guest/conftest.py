@@ -38,9 +38,7 @@ class Prepared:
     proof: Proof
     cache: Cache
 
-    def guest(
-        self, folder: Path, saved: Snapshot | None = None
-    ) -> contextlib.AbstractContextManager[Guest]:
+    def guest(self, folder: Path, saved: Snapshot | None = None) -> contextlib.AbstractContextManager[Guest]:
         """A guest, not yet ready; cold, or from ``saved``."""
         folder.mkdir(parents=True, exist_ok=True)
         return start(
@@ -69,16 +67,22 @@ Prepare = Callable[..., Prepared]
 
 
 @pytest.fixture(scope="session")
-def prepare(user_cache: Cache) -> Prepare:
-    """``prepare("debian:6.1", "x86_64", MachineShape(…))``: everything up to the start of a guest, made once."""
+def prepare(user_cache: Cache, helper: Callable[[str], bytes]) -> Prepare:
+    """``prepare("debian:6.1", "x86_64", MachineShape(…))``: everything up to the start of a guest, made once.
+
+    ``with_helper`` puts helper.c's program into the initramfs, as /bin/helper.
+    """
 
     @functools.cache
-    def make(spec: str, arch: str, shape: MachineShape | None = None) -> Prepared:
+    def make(
+        spec: str, arch: str, shape: MachineShape | None = None, *, with_helper: bool = False
+    ) -> Prepared:
         shape = shape or MachineShape()
         try:
             kernel = resolve(spec, get_arch(arch), user_cache)
             init = compile_init(get_arch(arch), user_cache)
-            packed = initramfs.obtain(kernel, shape, init, user_cache)
+            extra = {"bin/helper": helper(arch)} if with_helper else None
+            packed = initramfs.obtain(kernel, shape, init, user_cache, extra=extra)
             proof = accelerator.prove(kernel, init, user_cache)
         except ToolMissingError as error:
             pytest.skip(str(error))

@@ -55,12 +55,17 @@ static void spam(int fd, size_t length)
 /* Leave a child behind that keeps our pipes open; with `away` in a session of its own. */
 static void leave_child(int away)
 {
-	if (fork() == 0) {
+	pid_t pid = fork();
+
+	if (pid == 0) {
 		if (away)
 			setsid();
 		sleep(20);
 		_exit(0);
 	}
+	/* Whoever ends our process group must not get it before it is away. */
+	while (away && getsid(pid) != pid)
+		usleep(1000);
 }
 
 /* How many other processes have `marker` as their second argument. */
@@ -226,17 +231,25 @@ static int run(int argc, char **argv)
 	}
 	if (!strcmp(what, "spew")) { /* N kernel messages a second, in the background, until killed */
 		int fd = open("/dev/kmsg", O_WRONLY);
+		char line[128];
+		pid_t pid;
 
 		if (fd < 0)
 			return fail("/dev/kmsg");
-		if (fork())
+		pid = fork();
+		if (pid) {
+			while (getsid(pid) != pid)
+				usleep(1000);
 			return 0;
+		}
 		setsid();
 		for (int i = 0; i < 3; i++)
 			close(i);
 		close(atoi(getenv("COWPEN_RECORD_FD")));
 		for (unsigned int i = 0;; i++) {
-			dprintf(fd, "<4>helper: spew %u @17 ok [brackets] and some more words to make it long", i);
+			/* Not dprintf: it asks where the file stands, and /dev/kmsg refuses to say. */
+			put(fd, line,
+			    (size_t)sprintf(line, "<4>helper: spew %u @17 ok [brackets] and more words\n", i));
 			usleep((useconds_t)(1000000 / number));
 		}
 	}

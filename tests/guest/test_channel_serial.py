@@ -20,16 +20,23 @@ pytestmark = pytest.mark.guest
 
 class _Serial(ChannelContract):
     big_file = 1 << 16
-    big_output = 1 << 16
+    beyond_buffers = 1 << 13
+    big_output = 1 << 15
 
 
 @pytest.fixture(scope="class")
 def reached(request: pytest.FixtureRequest, prepare: Prepare, class_folder: Path) -> Iterator[Reached]:
     spec, arch = request.cls.kernel
-    prepared = prepare(spec, arch, MachineShape(channel="serial"))
+    prepared = prepare(spec, arch, MachineShape(channel="serial"), with_helper=True)
     with prepared.guest(class_folder) as guest:
         guest.ready()
-        yield Reached(channel=guest.channel, arch=arch, release=prepared.kernel.release, guest=guest)
+        yield Reached(
+            channel=guest.channel,
+            arch=arch,
+            release=prepared.kernel.release,
+            helper="/bin/helper",
+            guest=guest,
+        )
 
 
 class _WhileTheKernelTalks:
@@ -37,7 +44,7 @@ class _WhileTheKernelTalks:
 
     def test_files_and_runs_are_whole(self, reached: Reached, program: Program) -> None:
         assert reached.guest is not None
-        ended, _ = program("spew", "100")  # a second; a message is on the line for most of the time
+        ended, _ = program("spew", "1000")  # a second, or as many as the line can take
         assert ended.code == 0
         before = reached.guest.console.stat().st_size
         content = EVERY_BYTE * 64

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from trouble import Command, Ended, cowpen, program
 
+from harness.arch import get_arch
+from harness.cache import Cache
+from harness.kernel.kernel import resolve
+
 pytestmark = pytest.mark.guest
 
 # What is typed, and what the one line about it must say: the thing, the place and the mend.
@@ -58,7 +62,16 @@ def test_125_over_0_and_1_over_125(tmp_path: Path) -> None:
 
     def run(kernel: str) -> Ended:
         return cowpen(
-            *("run", "rhbz-471613/forkscrew", "--arch", "x86_64", "--kernel", kernel, "--kernel", "debian:6.99"),
+            *(
+                "run",
+                "rhbz-471613/forkscrew",
+                "--arch",
+                "x86_64",
+                "--kernel",
+                kernel,
+                "--kernel",
+                "debian:6.99",
+            ),
             *("--attempts", "3", "--stop-on-first", "--json"),
             folder=tmp_path,
         )
@@ -72,11 +85,26 @@ def test_125_over_0_and_1_over_125(tmp_path: Path) -> None:
     assert [verdict["verdict"] for verdict in ended.records("verdict")] == ["reproduced", "cannot-tell"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_130_interrupted(number: signal.Signals, tmp_path: Path) -> None:
+def test_125_unsupported(tmp_path: Path, user_cache: Cache) -> None:
+    """A kernel whose config lacks what the bug needs is not booted at all."""
+    kernel = resolve("debian:6.12", get_arch("x86_64"), user_cache)
+    (tmp_path / "config").write_text("CONFIG_BLOCK=y\n# CONFIG_AIO is not set\n")
+    spec = f"path:{kernel.image},config={tmp_path}/config,modules={kernel.modules}"
+    words = ("run", "rhbz-471613/forkscrew", "--kernel", spec, "--arch", "x86_64", "--json")
+    ended = cowpen(*words, folder=tmp_path)
+    assert ended.code == 125, ended.err
+    assert ended.outcomes == ["unsupported"]
+    assert ended.verdict["verdict"] == "unsupported"
+    assert ended.verdict["reason"].endswith("is built without CONFIG_AIO")
+    assert not list(tmp_path.rglob("console.log")), "it was not booted"
+
+
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_130_interrupted(number: signal.Signals, jobs: str, tmp_path: Path) -> None:
     """In mid-attempt: the guest is down, and nothing is left."""
     keep = tmp_path / "keep"
-    with Command("run", "--program", program("hang"), "--keep", keep, folder=tmp_path) as command:
+    words = ("run", "--program", program("hang"), "--keep", keep, "--jobs", jobs)
+    with Command(*words, folder=tmp_path) as command:
 
         def under_way() -> bool:
             consoles = keep.glob("*/attempt-0001/console.log")

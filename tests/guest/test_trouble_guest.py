@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from trouble import Command, Ended, cowpen, program
 
+from harness.arch import get_arch
+from harness.cache import Cache
+from harness.kernel.kernel import resolve
+
 pytestmark = pytest.mark.guest
 
 
@@ -148,3 +152,11 @@ def test_image_that_is_none(
     assert ended.code == 2
     for part in [str(image), *said]:
         assert part in ended.err
+
+
+def test_image_of_another_architecture(tmp_path: Path, user_cache: Cache) -> None:
+    image = resolve("debian:6.12", get_arch("x86_64"), user_cache).image
+    words = ("run", "--program", program("ok"), "--kernel", f"path:{image}", "--arch", "aarch64")
+    ended = cowpen(*words, folder=tmp_path)
+    assert ended.code == 2
+    assert f"{image} is a kernel image of x86_64, not of aarch64: give --arch x86_64" in ended.err

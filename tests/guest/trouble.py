@@ -75,14 +75,14 @@ class Command:
         environment = os.environ | {"XDG_STATE_HOME": str(folder / "state"), _MARK: mark, **(env or {})}
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*before, sys.executable, "-m", "harness.cli.main", *map(str, words)],
+                # A shell that runs pytest in the background makes it ignore SIGINT, and children inherit that.
+                ["env", "--default-signal=INT", *before, sys.executable, "-m", "harness.cli.main"]
+                + [str(word) for word in words],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                # A shell that runs pytest in the background makes it ignore SIGINT, and children inherit that.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def living(self) -> dict[int, list[str]]:

@@ -1,0 +1,407 @@
+"""The flow of a trial and of its attempts, with machines that play a part."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.arch import X86_64, Arch
+from harness.bug import load_bug
+from harness.cache import Cache
+from harness.errors import BootError, BuildError, DeadlineError, GuestDiedError, HostError, UserError
+from harness.folders import data_folder
+from harness.guest.channel import Ending, Exit, Greeting, Stream
+from harness.guest.speed import Speed
+from harness.program.compile import Compiled
+from harness.program.program import user_program
+from harness.trial.attempt import Attempt
+from harness.trial.stage import Stage
+from harness.trial.subject import Subject, bug_subjects, own_subject
+from harness.trial.trial import Options, run_trial
+from harness.trial.verdict import Verdict
+
+PANIC = b"Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one machine plays: what boot, run and the greeting afterwards raise or return, and what is printed."""
+
+    boot: Exception | None = None
+    end: Exit | Exception = Exit(Ending.EXITED, 0, 0.1)  # noqa: RUF009  (frozen)
+    settle: Exception | None = None
+    console: bytes = b""
+    stderr: bytes = b""
+
+
+CLEAN = Part()
+HIT = Part(end=Exit(Ending.EXITED, 1, 0.1))
+DOWN = Part(boot=BootError("the guest did not boot"))
+HANG = Part(end=Exit(Ending.DEADLINE, 0, 60.0))
+DIED = Part(end=GuestDiedError("QEMU was killed by signal 9"))
+PANICKED = Part(end=GuestDiedError("the kernel panicked"), console=PANIC)
+LACKS = Part(end=Exit(Ending.EXITED, 4, 0.1), stderr=b"unsupported: no AIO\n")
+
+
+@dataclasses.dataclass
+class Kernel:
+    spec: str = "path:fake"
+    arch: Arch = X86_64
+    release: str = "6.1.0"
+    version: str = "6.1"
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: Path | None = None
+    display: str = "fake 6.1"
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def config_value(self, name: str) -> str | None:
+        return self.options.get(name)
+
+
+class Machine:
+    """It is its own channel."""
+
+    def __init__(self, part: Part) -> None:
+        self.part, self.channel = part, self
+
+    def ready(self) -> Greeting:
+        if self.part.boot:
+            raise self.part.boot
+        return Greeting("6.1.0", "x86_64")
+
+    def push_file(self, source: Path, path: str, *, seconds: float) -> None:
+        assert source.exists() and seconds > 0
+
+    def run(self, argv: list[str], *, seconds: float, on_output: Any) -> Exit:
+        on_output(Stream.STDERR, self.part.stderr)
+        if isinstance(self.part.end, Exception):
+            raise self.part.end
+        return self.part.end
+
+    def hello(self, *, seconds: float) -> Greeting:
+        if self.part.settle:
+            raise self.part.settle
+        return Greeting("6.1.0", "x86_64")
+
+    def check(self) -> None:
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeStage(Stage):
+    parts: Iterator[Part]
+    facts: Kernel
+    meeting: threading.Barrier | None = None
+
+    @property
+    def kernel(self) -> Kernel:
+        return self.facts
+
+    def setup(self) -> dict[str, Any]:
+        return {"fake": True}
+
+    @contextlib.contextmanager
+    def machine(self, folder: Path) -> Iterator[Machine]:
+        part = next(self.parts)
+        if self.meeting:
+            self.meeting.wait(10)
+        (folder / "console.log").write_bytes(part.console)
+        yield Machine(part)
+
+
+@dataclasses.dataclass
+class Target:
+    parts: list[Part]
+    subject_folder: Path
+    jobs: int = 1
+    trouble: Exception | None = None
+    facts: Kernel = dataclasses.field(default_factory=Kernel)
+    meeting: threading.Barrier | None = None
+    spec: str = "path:fake"
+    arch: Arch = X86_64
+
+    def kernel(self, cache: Cache, tell: Any) -> Kernel:
+        return self.facts
+
+    def stage(self, subject: Subject, kernel: Kernel, cache: Cache, tell: Any) -> FakeStage:
+        if self.trouble:
+            raise self.trouble
+        binary = self.subject_folder / "binary"
+        binary.write_bytes(b"\x7fELF")
+        return FakeStage(
+            subject=subject,
+            compiled=Compiled(binary=binary, source=None, command=[]),
+            speed=Speed(boot_seconds=2.0),
+            parts=iter(self.parts),
+            facts=kernel,
+            meeting=self.meeting,
+        )
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.attempts: list[Attempt] = []
+        self.records: list[dict[str, Any]] = []
+        self.wanted = 0
+        self.verdicts: list[Verdict] = []
+
+    def tell(self, line: str) -> None:
+        self.told.append(line)
+
+    def begins(self, subject: Subject, kernel: str, arch: str, attempts: int) -> None:
+        self.wanted = attempts
+
+    def attempt(self, attempt: Attempt, record: dict[str, Any]) -> None:
+        self.attempts.append(attempt)
+        self.records.append(record)
+
+    def verdict(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [attempt.outcome.value for attempt in self.attempts]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Subject:
+    file = tmp_path / "mine.c"
+    file.write_text("int main(void) { return 0; }\n")
+    return own_subject(file, {})
+
+
+def play(
+    tmp_path: Path, subject: Subject, parts: list[Part], *, listener: Listener | None = None, **more: Any
+) -> Listener:
+    """Run a trial of as many attempts as there are parts, unless ``attempts`` says otherwise."""
+    listener = listener or Listener()
+    options = Options(
+        attempts=more.pop("attempts", len(parts) or 1), stop_on_first=more.pop("stop_on_first", False)
+    )
+    target = Target(parts, tmp_path, **more)
+    run = tmp_path / "run"
+    run.mkdir(exist_ok=True)
+    verdict = run_trial(subject, target, options, run=run, cache=Cache(tmp_path / "cache"), listener=listener)
+    assert listener.verdicts == [verdict]
+    return listener
+
+
+@pytest.mark.parametrize(
+    ("part", "outcome", "reason"),
+    [
+        (CLEAN, "clean", "exited with status 0"),
+        (HIT, "reproduced", "exited with status 1"),
+        (HANG, "hang", "did not end by its deadline"),
+        (DIED, "infra", "QEMU was killed by signal 9"),
+        (DOWN, "infra", "the guest did not boot"),
+        (PANICKED, "reproduced", "Attempted to kill init"),
+        # The deadline of the host, which an agent that hangs with its guest cannot keep.
+        (Part(end=DeadlineError("waited in vain")), "hang", "did not end"),
+        # The program ended well, but what it broke shows afterwards.
+        (Part(settle=GuestDiedError("the kernel panicked"), console=PANIC), "reproduced", "kill init"),
+        (Part(settle=GuestDiedError("the guest reset itself")), "infra", "reset itself"),
+        (Part(settle=DeadlineError("waited 5.0 s in vain")), "infra", "in vain"),
+        (Part(end=HostError("no more processes")), "infra", "no more processes"),
+        # A panic in boot is no reproduction, but it is in the reason.
+        (Part(boot=BootError("the guest did not boot"), console=PANIC), "infra", "Attempted to kill init"),
+    ],
+)
+def test_outcome_of_an_own_program(
+    tmp_path: Path, own: Subject, part: Part, outcome: str, reason: str
+) -> None:
+    listener = play(tmp_path, own, [part])
+    assert listener.outcomes == [outcome]
+    assert reason in listener.attempts[0].reason
+    kept = listener.attempts[0].kept
+    assert kept is not None
+    assert json.loads((kept / "result.json").read_text())["outcome"] == outcome
+
+
+def test_console_that_cannot_be_read_is_never_clean(
+    tmp_path: Path, own: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*unused: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("harness.trial.attempt.scan_file", broken)
+    listener = play(tmp_path, own, [CLEAN])
+    assert listener.outcomes == ["infra"]
+    assert "cannot read the console log" in listener.attempts[0].reason
+
+
+def test_record_of_an_attempt(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [HIT])
+    assert {"type", "bug", "program", "kernel", "arch", "outcome", "findings", "seconds", "kept"} <= set(
+        listener.records[0]
+    )
+    assert listener.records[0]["kernel"] == {"spec": "path:fake", "release": "6.1.0", "provenance": {}}
+    assert (Path(listener.records[0]["kept"]).parent / "setup.json").exists()
+
+
+def test_all_attempts_are_made(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [HIT, CLEAN, HIT, DIED, HANG])
+    assert listener.outcomes == ["reproduced", "clean", "reproduced", "infra", "hang"]
+    assert [attempt.number for attempt in listener.attempts] == [1, 2, 3, 4, 5]
+    assert listener.verdicts[0].verdict == "reproduced"
+
+
+def test_default_number_of_attempts(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [CLEAN] * 10, attempts=None)
+    assert listener.wanted == 10
+
+
+def test_stop_on_first(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [CLEAN, HIT, CLEAN, CLEAN], stop_on_first=True)
+    assert listener.outcomes == ["clean", "reproduced"]
+
+
+def test_jobs_run_at_once_and_are_all_counted(tmp_path: Path, own: Subject) -> None:
+    # The barrier opens only when three machines are up together.
+    listener = play(tmp_path, own, [CLEAN] * 6, jobs=3, meeting=threading.Barrier(3))
+    assert listener.outcomes == ["clean"] * 6
+    assert sorted(attempt.number for attempt in listener.attempts) == [1, 2, 3, 4, 5, 6]
+
+
+def test_more_jobs_than_attempts(tmp_path: Path, own: Subject) -> None:
+    assert play(tmp_path, own, [CLEAN] * 2, jobs=8).outcomes == ["clean"] * 2
+
+
+def test_gives_up_after_two_guests_in_a_row(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [CLEAN, DOWN, CLEAN, DOWN, DOWN, CLEAN, CLEAN])
+    assert listener.outcomes == ["clean", "infra", "clean", "infra", "infra"]
+    assert any("giving up after 5 attempts" in line for line in listener.told)
+    assert listener.verdicts[0].verdict == "cannot-tell"
+
+
+def test_guests_that_die_after_boot_are_no_reason_to_give_up(tmp_path: Path, own: Subject) -> None:
+    assert play(tmp_path, own, [DIED] * 4).outcomes == ["infra"] * 4
+
+
+def test_unsupported_stops(tmp_path: Path) -> None:
+    (subject,) = bug_subjects("rhbz-471613/forkscrew", {})
+    listener = play(tmp_path, subject, [LACKS, CLEAN, CLEAN])
+    assert listener.outcomes == ["unsupported"]
+    assert listener.attempts[0].reason == "no AIO"
+    assert listener.verdicts[0].verdict == "unsupported"
+
+
+def test_kernel_that_lacks_an_option(tmp_path: Path) -> None:
+    (subject,) = bug_subjects("rhbz-471613/forkscrew", {})
+    config = tmp_path / "config"
+    config.write_text("")
+    facts = Kernel(config=config, options={"CONFIG_BLOCK": "y"})
+    listener = play(tmp_path, subject, [CLEAN], facts=facts)
+    assert listener.outcomes == ["unsupported"]
+    assert listener.attempts[0].reason == "6.1.0 is built without CONFIG_AIO"
+
+
+def test_bugs_status_without_a_record_is_infra(tmp_path: Path) -> None:
+    (subject,) = bug_subjects("rhbz-471613/forkscrew", {})
+    assert play(tmp_path, subject, [HIT]).outcomes == ["infra"]
+    # A panic is a finding, but not this bug.
+    assert play(tmp_path, subject, [PANICKED]).outcomes == ["other"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [BuildError("mine does not compile", detail="mine.c:1: error"), HostError("no disk", mend="buy one")],
+)
+def test_stage_that_cannot_be_set_up(tmp_path: Path, own: Subject, trouble: Exception) -> None:
+    listener = play(tmp_path, own, [], trouble=trouble, attempts=7)
+    assert listener.outcomes == ["infra"]
+    assert listener.attempts[0].reason == str(trouble)
+    kept = list((tmp_path / "run").glob("*/trouble.txt"))
+    assert [file.read_text() for file in kept] == (["mine.c:1: error"] if "compile" in str(trouble) else [])
+
+
+def test_users_mistake_escapes(tmp_path: Path, own: Subject) -> None:
+    with pytest.raises(UserError, match="not there"):
+        play(tmp_path, own, [], trouble=UserError("not there"))
+
+
+def test_full_disk_names_the_place(tmp_path: Path, own: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*unused: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("harness.trial.attempt.write_result", full)
+    with pytest.raises(HostError, match=r"no space left for results in .*/run.*--keep"):
+        play(tmp_path, own, [CLEAN])
+
+
+def test_reader_of_our_output_that_went_is_not_a_full_disk(tmp_path: Path, own: Subject) -> None:
+    class Gone(Listener):
+        def attempt(self, attempt: Attempt, record: dict[str, Any]) -> None:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        play(tmp_path, own, [CLEAN, CLEAN], listener=Gone())
+
+
+def test_interrupt_ends_the_attempts_under_way(
+    tmp_path: Path, own: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `end_everything` does to guests is let go here: the threads see it and the trial is left."""
+    ended = threading.Event()
+
+    class Interrupted(Listener):
+        def attempt(self, attempt: Attempt, record: dict[str, Any]) -> None:
+            raise KeyboardInterrupt
+
+    def wait_for_the_end(self: Machine, argv: object, **unused: object) -> Exit:
+        if self.part is HANG:
+            assert ended.wait(10)
+            raise GuestDiedError("QEMU was killed by signal 9")
+        return Exit(Ending.EXITED, 0, 0.1)
+
+    monkeypatch.setattr(Machine, "run", wait_for_the_end)
+    monkeypatch.setattr("harness.trial.trial.end_everything", ended.set)
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path, own, [CLEAN, HANG, CLEAN, CLEAN], jobs=2, listener=Interrupted())
+    assert ended.is_set()
+    assert len(list((tmp_path / "run").glob("*/attempt-*"))) == 2, "no further attempt was started"
+
+
+def test_subject_with_seconds(own: Subject) -> None:
+    longer = own.with_seconds(300)
+    assert longer.program.seconds == 300
+    assert dataclasses.replace(longer, program=own.program) == own
+
+
+def test_settings_that_differ_from_the_record_expect_nothing() -> None:
+    (plain,) = bug_subjects("rhbz-471613/forkscrew", {})
+    (changed,) = bug_subjects("rhbz-471613/forkscrew", {"alignment": "0"})
+    facts = Kernel(spec="debian:6.1", version="6.1.192")
+    expected = plain.expectation(facts)
+    assert expected is not None and expected.verdict == "reproduced"
+    assert changed.expectation(facts) is None
+    # Another deadline is no other program.
+    assert plain.with_seconds(5).expectation(facts) == expected
+
+
+def test_settings_go_to_the_programs_that_have_them() -> None:
+    subjects = {subject.program.name: subject for subject in bug_subjects("rhbz-471613", {"workers": "3"})}
+    assert set(subjects) == {program.name for program in load_bug("rhbz-471613").programs}
+    assert subjects["dma_thread"].settings["workers"] == "3"
+    assert "workers" not in subjects["forkscrew"].settings
+    with pytest.raises(UserError, match="workers"):
+        bug_subjects("rhbz-471613/forkscrew", {"workers": "3"})
+
+
+def test_own_template_with_parameters(tmp_path: Path) -> None:
+    template = data_folder("guest-programs") / "smoke"
+    (tmp_path / "mine.c.j2").write_text((template / "smoke.c.j2").read_text())
+    (tmp_path / "mine.toml").write_text((template / "program.toml").read_text())
+    subject = own_subject(tmp_path / "mine.c.j2", {"exit": "1"})
+    assert subject.program == user_program(tmp_path / "mine.c.j2")
+    assert subject.program.seconds == 5
+    with pytest.raises(UserError, match="exit"):
+        own_subject(tmp_path / "mine.c.j2", {"exit": "256"})
