@@ -1,16 +1,16 @@
 """What cowpen costs: ``cowpen run`` against bare QEMU, with the same kernel, initramfs and program.
 
-    python -m bench.overhead [--arch ARCH]… [--pairs N] [--kernel SPEC] [--json FILE]
+    python -m bench.overhead [--arch ARCH]… [--pairs N] [--attempts N] [--kernel SPEC] [--json FILE]
 
 Each pair runs both commands as whole processes, one after the other, first one first and then the other:
 
-- ``cowpen run rhbz-471613/forkscrew --cold --attempts 1``, from the start of Python to its exit code;
-- a shell script that starts nbdkit and QEMU with cowpen's own command line less monitor and agent, on the same
+- ``cowpen run rhbz-471613/forkscrew --cold --attempts N``, from the start of Python to its exit code;
+- N times a shell script that starts nbdkit and QEMU with cowpen's own command line less monitor and agent, on the same
   initramfs with the program added, whose init runs the program and switches the guest off; the verdict is read from
   its console.
 
-Printed is the ratio of the pairs: median and range. A second figure, with snapshots (cowpen's default), says what a
-whole run of one attempt costs then.
+Printed is the ratio of the pairs: median and range. With N = 1 all of cowpen's start falls on one attempt; ten is
+what ``cowpen run`` does by default. The last column, with snapshots (cowpen's default), is the whole run then.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def timed(command: list[str], expected: set[int]) -> float:
     return seconds
 
 
-def measure(spec: str, arch_name: str, pairs: int) -> dict[str, object]:
+def measure(spec: str, arch_name: str, pairs: int, attempts: int) -> dict[str, object]:
     """The figures of one architecture."""
     cache = Cache()
     kernel = resolve(spec, get_arch(arch_name), cache)
@@ -113,7 +113,7 @@ def measure(spec: str, arch_name: str, pairs: int) -> dict[str, object]:
         "--arch",
         arch_name,
         "--attempts",
-        "1",
+        str(attempts),
     ]
     cowpen: list[float] = []
     bare: list[float] = []
@@ -124,9 +124,12 @@ def measure(spec: str, arch_name: str, pairs: int) -> dict[str, object]:
         script = bare_script(kernel, subject, folder, cache)
 
         def run_bare() -> float:
-            (folder / "console.log").unlink(missing_ok=True)
-            (folder / "disk").unlink(missing_ok=True)
-            return timed(script, {0})
+            seconds = 0.0
+            for _ in range(attempts):
+                (folder / "console.log").unlink(missing_ok=True)
+                (folder / "disk").unlink(missing_ok=True)
+                seconds += timed(script, {0})
+            return seconds
 
         timed([*run, "--cold"], {0, 1})  # compile, prove and warm up before anything is timed
         timed(run, {0, 1})
@@ -144,6 +147,7 @@ def measure(spec: str, arch_name: str, pairs: int) -> dict[str, object]:
         "kernel": kernel.release,
         "arch": arch_name,
         "pairs": pairs,
+        "attempts": attempts,
         "cowpen_seconds": statistics.median(cowpen),
         "bare_seconds": statistics.median(bare),
         "snapshot_run_seconds": statistics.median(snapshot),
@@ -158,25 +162,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="cowpen run against bare QEMU")
     parser.add_argument("--arch", action="append", choices=list(ARCHES), help="default: all")
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--attempts", type=int, action="append", help="default: 1 and 3")
     parser.add_argument("--kernel", default="debian:6.1")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = [measure(options.kernel, arch, options.pairs) for arch in options.arch or ARCHES]
+    rows = [
+        measure(options.kernel, arch, options.pairs, attempts)
+        for arch in options.arch or ARCHES
+        for attempts in options.attempts or (1, 3)
+    ]
     print(
         "arch      kernel                  pairs  cowpen --cold   bare QEMU   ratio (min-max)     with snapshot"
     )
     for row in rows:
         print(
-            f"{row['arch']:<9} {row['kernel']:<23} {row['pairs']:>5} {row['cowpen_seconds']:>13.2f} s"
+            f"{row['arch']:<9} {row['kernel']:<23} {row['pairs']:>5} {row['attempts']:>9}"
+            f" {row['cowpen_seconds']:>13.2f} s"
             f" {row['bare_seconds']:>9.2f} s   {row['ratio']:.3f} ({row['ratio_min']:.3f}-{row['ratio_max']:.3f})"
             f" {row['snapshot_run_seconds']:>10.2f} s"
         )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    missed = [row["arch"] for row in rows if not isinstance(row["ratio"], float) or row["ratio"] > GOAL]
+    missed = [
+        f"{row['arch']} ({row['attempts']})"
+        for row in rows
+        if not isinstance(row["ratio"], float) or row["ratio"] > GOAL
+    ]
     print(
-        f"goal: median ratio at most {GOAL}: "
-        + (f"missed on {', '.join(map(str, missed))}" if missed else "reached")
+        f"goal: median ratio at most {GOAL}: " + (f"missed on {', '.join(missed)}" if missed else "reached")
     )
     sys.exit(1 if missed else 0)
 

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import cffi
-
 # cffi parses declarations only. A header meant for both sides keeps what cffi must not see (includes,
 # inline functions) between these marks, and the shared structures are plain fixed-width C.
 _HIDDEN = re.compile(r"/\* cffi: off \*/.*?/\* cffi: on \*/", re.DOTALL)
@@ -23,6 +21,8 @@ def load(header: Path) -> Any:  # cffi has no types of its own
 
     ``ffi.new("struct name *")`` makes a structure; ``ffi.dlopen(None)`` gives the constants.
     """
+    import cffi  # noqa: PLC0415  (0.1 s with its C parser, paid while a guest boots)
+
     text = _COMMENT.sub("", _HIDDEN.sub("", header.read_text(encoding="utf-8")))
     ffi = cffi.FFI()
     ffi.cdef(_GUARD.sub("", text))

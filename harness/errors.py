@@ -50,7 +50,16 @@ class GuestError(CowpenError):
 
 
 class BootError(GuestError):
-    """The guest never became ready: it panicked, printed nothing, or its QEMU ended."""
+    """The guest never became ready: it panicked, printed nothing, or its QEMU ended.
+
+    ``died`` tells a guest that went down by itself, which another boot may not do, from one that stayed silent.
+    """
+
+    def __init__(
+        self, message: str, *, mend: str | None = None, detail: str = "", died: bool = False
+    ) -> None:
+        super().__init__(message, mend=mend, detail=detail)
+        self.died = died
 
 
 class GuestDiedError(GuestError):

@@ -136,6 +136,7 @@ class Guest:
             raise BootError(
                 f"the guest did not boot: {error}; its last line: {self._last_line()}",
                 detail=self.console_tail(),
+                died=isinstance(error, GuestDiedError),
             ) from error
 
     def console_tail(self) -> str:

@@ -51,12 +51,18 @@ class Acceleration:
 
     name: str
 
-    def arguments(self, arch: Arch, cpu: str | None) -> list[str]:
+    def arguments(self, arch: Arch, cpu: str | None, *, steady: bool = False) -> list[str]:
+        """QEMU's options; ``steady`` prefers a guest that comes up for certain to one whose CPUs run at once."""
         if self.name == "kvm":
             return ["-accel", "kvm", "-cpu", cpu or arch.kvm_cpu]
         # thread=multi: races need CPUs that really run at once; QEMU picks single for some host/guest
-        # pairs. tb-size: the default translation cache is 1 GiB per guest, far more than a boot fills.
-        return ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", cpu or arch.cpu]
+        # pairs. But while an x86_64 kernel patches itself at boot, one CPU of a multi-threaded QEMU may keep a
+        # breakpoint of text_poke_bp() that another has just replaced, and oops with "int3" in some innocent
+        # function (seen once in some hundred boots, QEMU 7.2). A boot that a snapshot is made of gains nothing
+        # from threads, so it does without. tb-size: the default translation cache is 1 GiB per guest, far
+        # more than a boot fills.
+        thread = "single" if steady else "multi"
+        return ["-accel", f"tcg,thread={thread},tb-size=256", "-cpu", cpu or arch.cpu]
 
 
 def escape(path: Path) -> str:
@@ -106,7 +112,7 @@ def command(
         "-nodefaults", "-no-user-config", "-display", "none",
         # Fail at once rather than in mid-boot if the host is short of what the guest is promised.
         "-machine", f"{arch.machine},memory-backend=ram",
-        *acceleration.arguments(arch, shape.cpu),
+        *acceleration.arguments(arch, shape.cpu, steady=ram is not None and not restoring),
         "-smp", str(shape.cpus),
         "-m", f"{shape.memory_mib}M",
         "-object", backend,

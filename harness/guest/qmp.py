@@ -5,22 +5,36 @@ One event loop in one thread serves every guest of the process.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import os
 import socket
 import threading
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import ChannelError, DeadlineError
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
 
-@functools.cache
+_loop_lock = threading.Lock()
+
+
 def _loop() -> asyncio.AbstractEventLoop:
+    # `functools.cache` alone lets two threads that come first together make a loop each: a client that connected
+    # in one and is then asked in the other never hears an answer.
+    with _loop_lock:
+        return _make_loop()
+
+
+@functools.cache
+def _make_loop() -> asyncio.AbstractEventLoop:
+    import asyncio  # noqa: PLC0415  (0.05 s, paid while the guest boots)
+
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="qmp", daemon=True).start()
     return loop
@@ -51,9 +65,13 @@ class Monitor:
         except BaseException:
             os.close(self.wake_fd)
             raise
+        import asyncio  # noqa: PLC0415
+
         self._reader = asyncio.run_coroutine_threadsafe(self._read_events(), _loop())
 
     def _wait(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
+        import asyncio  # noqa: PLC0415
+
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), _loop())
         try:
             return future.result(seconds + 5)

@@ -25,6 +25,7 @@ from harness.guest.speed import Speed
 from harness.kernel.kernel import Kernel
 
 _SAVE_SECONDS = 60.0
+_FORMAT = "snapshot-2"  # another one when snapshots are made differently
 _FULL_BYTES = 1 << 20  # with less than this left a disk is full: QEMU fills the file in large pieces
 
 
@@ -62,7 +63,9 @@ def key(*, kernel: Kernel, initramfs: Path, shape: MachineShape, acceleration: q
         descriptors=qemu.Descriptors(monitor=0, channel=0, disks=tuple(0 for _ in shape.disks)),
     )
     disks = json.dumps([str(disk) for disk in shape.disks])
-    return digest(tools.identity(kernel.arch.qemu), json.dumps(line), kernel.content, initramfs, disks)
+    return digest(
+        _FORMAT, tools.identity(kernel.arch.qemu), json.dumps(line), kernel.content, initramfs, disks
+    )
 
 
 def obtain(

@@ -46,17 +46,26 @@ def compile_source(program: Program, values: Mapping[str, Value], arch: Arch, ca
 
 
 def compile_program(
-    source: str, name: str, arch: Arch, cache: Cache, *, flags: Sequence[str] = ("-Werror",)
+    source: str,
+    name: str,
+    arch: Arch,
+    cache: Cache,
+    *,
+    flags: Sequence[str] = ("-Werror",),
+    includes: Sequence[Path] = (),
 ) -> Compiled:
     """Compile C source to a static binary for ``arch``; a second time it comes from the cache.
 
-    ``flags`` are added to `template.FLAGS`. Raises `BuildError` with the compiler's first error line (its
-    ``detail`` holds everything the compiler said), `ToolMissingError` without a compiler for ``arch``.
+    ``flags`` are added to `template.FLAGS`. ``includes`` are the local headers that the source includes, if they
+    are known: otherwise the preprocessor is asked each time. Raises `BuildError` with the compiler's first error
+    line (its ``detail`` holds everything the compiler said), `ToolMissingError` without a compiler for ``arch``.
     """
     compiler = arch.compiler()
     command = [compiler, *FLAGS, *flags, "-o", name, f"{name}.c"]
     parts = [source, "\0".join(command), tools.identity(compiler), arch.name]
-    if _LOCAL_INCLUDE.search(source):
+    if includes:
+        parts.append(digest(*includes))
+    elif _LOCAL_INCLUDE.search(source):
         # The source alone does not say what is compiled: take it with its includes.
         parts.append(_preprocessed(compiler, flags, source, name))
 

@@ -14,4 +14,6 @@ def compile_init(arch: Arch, cache: Cache) -> Path:
     """The static binary of guest-programs/init/ for ``arch``; raises as `compile_program`."""
     folder = data_folder("guest-programs") / "init"
     source = (folder / "init.c").read_text(encoding="utf-8")
-    return compile_program(source, "init", arch, cache, flags=("-Werror", "-iquote", str(folder))).binary
+    flags = ("-Werror", "-iquote", str(folder))
+    headers = sorted(folder.glob("*.h"))
+    return compile_program(source, "init", arch, cache, flags=flags, includes=headers).binary

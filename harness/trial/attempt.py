@@ -34,7 +34,10 @@ class Attempt:
     findings: tuple[Finding, ...]
     seconds: float
     kept: Path | None
-    booted: bool
+    booted: bool = False
+    """Whether the guest came up."""
+    started: bool = False
+    """Whether the program was started: an attempt without says nothing about the bug, either way."""
 
     def to_json(self, **identity: object) -> dict[str, Any]:
         """The ``attempt`` record of ``--json``; ``identity`` says of what (bug, program, kernel, arch)."""
@@ -76,6 +79,7 @@ def run_attempt(stage: Stage, number: int, folder: Path) -> Attempt:
         seconds=time.monotonic() - begin,
         kept=folder,
         booted=seen.booted,
+        started=seen.started,
     )
     write_result(attempt, folder)
     return attempt
@@ -103,7 +107,6 @@ def failed_attempt(stage: Stage | None, number: int, folder: Path, trouble: str)
         findings=tuple(findings),
         seconds=0.0,
         kept=folder,
-        booted=False,
     )
     write_result(attempt, folder)
     return attempt

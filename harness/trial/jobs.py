@@ -17,7 +17,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 def available_mib() -> int:
     """Memory that new processes can have without swapping: MemAvailable, or what the cgroup has left."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    fields = dict(
+        line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    )
     available = int(fields["MemAvailable"].split()[0]) >> 10
     limit = _cgroup_number("memory.max")
     used = _cgroup_number("memory.current")

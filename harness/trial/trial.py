@@ -5,12 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.cache import Cache
-from harness.errors import CowpenError, UserError
+from harness.errors import BootError, CowpenError, UserError
 from harness.process import StoppingError, end_everything
 from harness.trial.attempt import Attempt, failed_attempt, run_attempt
 from harness.trial.facts import KernelFacts
@@ -69,6 +69,10 @@ def run_trial(
         raise no_room(error, run) from error
 
 
+class _CountedError(CowpenError):
+    """A boot failed in a way that decides the trial; its attempt has been counted."""
+
+
 class _Trial:
     def __init__(
         self,
@@ -89,6 +93,8 @@ class _Trial:
         self._kernel: KernelFacts | None = None
         self._stage: Stage | None = None
         self._attempts: list[Attempt] = []
+        self._numbers = itertools.count(1)
+        self._gave_up = False
         bug_attempts = subject.record.attempts if subject.record else _ATTEMPTS
         self._wanted = options.attempts or bug_attempts
 
@@ -97,10 +103,10 @@ class _Trial:
             lacking = self._set_up()
         except (UserError, StoppingError):
             raise
+        except _CountedError:
+            return self._judge()
         except CowpenError as error:
-            if error.detail:
-                (self._folder / "trouble.txt").write_text(error.detail, encoding="utf-8", errors="replace")
-            self._ended(failed_attempt(self._stage, 1, self._attempt_folder(1), str(error)))
+            self._failed(error)
             return self._judge()
         assert self._stage is not None
         if lacking:
@@ -118,50 +124,83 @@ class _Trial:
         self._listener.begins(self._subject, self._kernel.display, self._target.arch.name, self._wanted)
         lacking = self._subject.lacking(self._kernel)
         if not lacking:
-            self._stage = self._stage.primed(self._cache, self._attempt_folder(1), tell)
+            self._stage = self._primed(self._stage)
         keep_stage(self._stage, self._folder)
         return lacking
 
+    def _primed(self, stage: Stage) -> Stage:
+        """The stage with its shared boot done; a guest that dies in it is counted, and given one more try."""
+        tell = self._listener.tell
+        try:
+            return stage.primed(self._cache, self._attempt_folder(1), tell)
+        except BootError as error:
+            if not error.died:
+                raise
+            if self._failed(error).outcome is not Outcome.INFRA:
+                raise _CountedError(str(error)) from error
+            tell("booting once more")
+            self._numbers = itertools.count(2)
+            return stage.primed(self._cache, self._attempt_folder(2), tell)
+
+    def _failed(self, error: CowpenError) -> Attempt:
+        """Count an attempt that ended before its guest was there."""
+        folder = self._attempt_folder(len(self._attempts) + 1)
+        if error.detail:
+            (self._folder / "trouble.txt").write_text(error.detail, encoding="utf-8", errors="replace")
+        attempt = failed_attempt(self._stage, len(self._attempts) + 1, folder, str(error))
+        self._ended(attempt)
+        return attempt
+
     def _run_attempts(self, stage: Stage) -> None:
-        numbers = iter(range(1, self._wanted + 1))
         with concurrent.futures.ThreadPoolExecutor(self._target.jobs, "attempt") as pool:
+            under_way: set[concurrent.futures.Future[Attempt]] = set()
             try:
-                under_way = {
-                    self._submit(pool, stage, number)
-                    for number in itertools.islice(numbers, self._target.jobs)
-                }
-                while under_way:
+                while under_way or self._open(under_way):
+                    while len(under_way) < self._target.jobs and self._open(under_way):
+                        number = next(self._numbers)
+                        under_way.add(pool.submit(run_attempt, stage, number, self._attempt_folder(number)))
                     done, under_way = concurrent.futures.wait(
                         under_way, return_when=concurrent.futures.FIRST_COMPLETED
                     )
                     for future in done:
                         self._ended(future.result())
-                    for number in itertools.islice(self._more(numbers), self._target.jobs - len(under_way)):
-                        under_way.add(self._submit(pool, stage, number))
             except (KeyboardInterrupt, SystemExit):
                 # The threads wait for guests; those gone, they unwind, and the pool can be left.
                 end_everything()
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _submit(
-        self, pool: concurrent.futures.ThreadPoolExecutor, stage: Stage, number: int
-    ) -> concurrent.futures.Future[Attempt]:
-        return pool.submit(run_attempt, stage, number, self._attempt_folder(number))
+    def _open(self, under_way: Sized) -> bool:
+        """Whether another attempt is to be started: not once the trial is decided, complete or hopeless.
 
-    def _more(self, numbers: Iterator[int]) -> Iterator[int]:
-        """The numbers of the attempts still to start: none once the trial is decided or hopeless."""
+        An attempt that was lost before its program began is made up for by one more, and is counted beside it;
+        the substitutes are not made up for.
+        """
+        if self._hopeless() or (
+            self._options.stop_on_first and any(a.outcome is Outcome.REPRODUCED for a in self._attempts)
+        ):
+            return False
+        lost = self._unstarted
+        return len(self._attempts) + len(under_way) < self._wanted + min(lost, self._wanted)
+
+    @property
+    def _unstarted(self) -> int:
+        return sum(a.outcome is Outcome.INFRA and not a.started for a in self._attempts)
+
+    def _hopeless(self) -> bool:
+        """Whether what is lacking will be lacking the next time too."""
         last = self._attempts[-_TROUBLE_IN_A_ROW:]
-        if self._options.stop_on_first and any(a.outcome is Outcome.REPRODUCED for a in self._attempts):
-            return
-        if len(last) == _TROUBLE_IN_A_ROW and all(a.outcome is Outcome.INFRA and not a.booted for a in last):
+        if last and last[-1].outcome is Outcome.UNSUPPORTED:
+            return True
+        down = len(last) == _TROUBLE_IN_A_ROW and not any(
+            a.booted or a.outcome is not Outcome.INFRA for a in last
+        )
+        if down and not self._gave_up:
+            self._gave_up = True
             self._listener.tell(
                 f"giving up after {len(self._attempts)} attempts: the last guests did not come up"
             )
-            return
-        if self._attempts and self._attempts[-1].outcome is Outcome.UNSUPPORTED:
-            return  # what the guest lacks it will lack the next time too
-        yield from numbers
+        return down
 
     def _attempt_folder(self, number: int) -> Path:
         folder = self._folder / f"attempt-{number:04d}"
@@ -176,7 +215,6 @@ class _Trial:
             findings=(),
             seconds=0.0,
             kept=self._attempt_folder(1),
-            booted=False,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -201,6 +239,7 @@ class _Trial:
         verdict = judge(
             **identity,
             attempts=[(attempt.outcome, attempt.reason) for attempt in self._attempts],
+            unstarted=self._unstarted,
             expectation=self._subject.expectation(self._kernel) if self._kernel else None,
         )
         self._listener.verdict(verdict)

@@ -65,9 +65,7 @@ class Verdict:
             low, high = (percent(end) for end in self.interval)
             inside = f"{percent(self.rate)}, 95 % interval {low.removesuffix(' %')}–{high}"
         elif self.verdict == "clean":
-            inside = (
-                f"a bug of rate ≥ {percent_up(missed_rate(self.attempts, _MISS))} missed with p < {_MISS}"
-            )
+            inside = f"a bug of rate ≥ {percent_up(missed_rate(self.counts['clean'], _MISS))} missed with p < {_MISS}"
         else:
             inside = self.reason
         unexpected = f", not as expected: {self.expected}" if self.as_expected is False else ""
@@ -81,13 +79,16 @@ def judge(
     kernel: Mapping[str, Any],
     arch: str,
     attempts: Sequence[tuple[Outcome, str]],
+    unstarted: int = 0,
     expectation: Expectation | None = None,
 ) -> Verdict:
     """The verdict from outcome and reason of every attempt, and what the catalogue expects.
 
     - ``reproduced``: at least one attempt did. A bug that was seen is there, whatever else went wrong.
-    - ``clean``: there were attempts, and every one was clean. One that did not run, or found something
-      else, could have hidden the bug, so the trial cannot tell.
+    - ``clean``: there were attempts, and every one in which the program ran was clean. One that found
+      something else, hung or broke off could have hidden the bug, so then the trial cannot tell. ``unstarted``
+      is how many ``infra`` attempts ended before the program began: these hide nothing, as long as they are
+      few against the clean ones; they are counted and shown all the same.
     - ``unsupported``: every attempt was.
     - ``cannot-tell``: all the rest.
     """
@@ -95,7 +96,7 @@ def judge(
     decided = sum(count for outcome, count in counts.items() if outcome.decided)
     hits = counts[Outcome.REPRODUCED]
     bounds = interval(hits, decided)
-    word = _word(counts, len(attempts))
+    word = _word(counts, len(attempts), unstarted)
     as_expected, remark = _compare(word, expectation, decided, bounds)
     reason = _reason(word, attempts, counts)
     return Verdict(
@@ -118,10 +119,11 @@ def judge(
 _ORDER = (Outcome.CLEAN, Outcome.REPRODUCED, Outcome.OTHER, Outcome.HANG, Outcome.UNSUPPORTED, Outcome.INFRA)
 
 
-def _word(counts: Counter[Outcome], total: int) -> Word:
+def _word(counts: Counter[Outcome], total: int, unstarted: int) -> Word:
+    clean = counts[Outcome.CLEAN]
     if counts[Outcome.REPRODUCED]:
         return "reproduced"
-    if total and counts[Outcome.CLEAN] == total:
+    if clean + unstarted == total and counts[Outcome.INFRA] == unstarted and clean > unstarted:
         return "clean"
     if total and counts[Outcome.UNSUPPORTED] == total:
         return "unsupported"
@@ -137,7 +139,9 @@ def _reason(word: Word, attempts: Sequence[tuple[Outcome, str]], counts: Counter
     if word == "reproduced":
         return f"{counts[Outcome.REPRODUCED]} of {total} attempts: {first[Outcome.REPRODUCED]}"
     if word == "clean":
-        return f"{total} of {total} attempts clean"
+        clean = f"{counts[Outcome.CLEAN]} of {total} attempts clean"
+        lost = counts[Outcome.INFRA]
+        return f"{clean}, {lost} never ran the program: {first[Outcome.INFRA]}" if lost else clean
     parts = [f"{counts[what]} of {total} {what}: {first[what]}" for what in _TROUBLE if counts[what]]
     return first[Outcome.UNSUPPORTED] if word == "unsupported" else "; ".join(parts)
 

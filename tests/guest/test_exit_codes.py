@@ -93,7 +93,7 @@ def test_125_unsupported(tmp_path: Path, user_cache: Cache) -> None:
     words = ("run", "rhbz-471613/forkscrew", "--kernel", spec, "--arch", "x86_64", "--json")
     ended = cowpen(*words, folder=tmp_path)
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["unsupported"]
+    assert ended.outcomes == ["unsupported"], ended.verdict["reason"]
     assert ended.verdict["verdict"] == "unsupported"
     assert ended.verdict["reason"].endswith("is built without CONFIG_AIO")
     assert not list(tmp_path.rglob("console.log")), "it was not booted"

@@ -30,7 +30,7 @@ def attempt_folder(folder: Path) -> Path:
 def test_program_that_does_not_compile(tmp_path: Path) -> None:
     ended = run_own("broken", tmp_path)
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["infra"]
+    assert ended.outcomes == ["infra"], ended.verdict["reason"]
     # The compiler's first error, with its place; the rest is kept.
     assert "broken does not compile: broken.c:4:" in ended.verdict["reason"]
     assert "never_declared" in ended.err
@@ -41,7 +41,7 @@ def test_program_that_does_not_compile(tmp_path: Path) -> None:
 def test_program_that_never_ends(tmp_path: Path) -> None:
     ended = run_own("hang", tmp_path, "--seconds", "1")
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["hang"]
+    assert ended.outcomes == ["hang"], ended.verdict["reason"]
     assert "hang did not end by its deadline" in ended.verdict["reason"]
     assert b"hang: under way" in (attempt_folder(tmp_path) / "console.log").read_bytes()
 
@@ -76,7 +76,7 @@ def test_program_that_kills_init(arch: str, tmp_path: Path) -> None:
 def test_program_that_reboots(tmp_path: Path) -> None:
     ended = run_own("reboot", tmp_path)
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["infra"]
+    assert ended.outcomes == ["infra"], ended.verdict["reason"]
     assert "the guest reset itself" in ended.verdict["reason"]
 
 
@@ -96,7 +96,7 @@ def test_qemu_killed_from_outside(tmp_path: Path) -> None:
         ended = command.end(seconds=10)
         took = time.monotonic() - killed
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["infra"]
+    assert ended.outcomes == ["infra"], ended.verdict["reason"]
     assert "QEMU was killed by signal 9" in ended.verdict["reason"]
     # Noticed within 1 s; another for the verdict and Python's end on a busy host.
     assert took < 2
@@ -128,7 +128,7 @@ def test_kernel_that_prints_nothing(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["infra"]
+    assert ended.outcomes == ["infra"], ended.verdict["reason"]
     assert "printed nothing at all" in ended.verdict["reason"]
     assert "its CPU model may lack what the kernel needs" in ended.verdict["reason"]
 

@@ -34,7 +34,7 @@ def test_tool_missing(tool: str, package: str, tmp_path: Path) -> None:
         env=path_without(tmp_path / "bin", tool),
     )
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["infra"]
+    assert ended.outcomes == ["infra"], ended.verdict["reason"]
     assert f"{tool} not found: apt-get install {package}" in ended.verdict["reason"]
 
 
@@ -80,7 +80,7 @@ def test_disk_full_while_caching(size: str, tmp_path: Path, user_cache: Cache) -
         )
         assert leftovers(disk) == []
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["infra"]
+    assert ended.outcomes == ["infra"], ended.verdict["reason"]
     assert "no space left" in ended.verdict["reason"]
     assert "XDG_CACHE_HOME" in ended.verdict["reason"]
 

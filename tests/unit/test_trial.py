@@ -218,8 +218,9 @@ def play(
 def test_outcome_of_an_own_program(
     tmp_path: Path, own: Subject, part: Part, outcome: str, reason: str
 ) -> None:
-    listener = play(tmp_path, own, [part])
-    assert listener.outcomes == [outcome]
+    # An attempt whose program never began is made up for once, so there may be a second one, of the same kind.
+    listener = play(tmp_path, own, [part, part], attempts=1)
+    assert listener.outcomes == [outcome] * (2 if part.boot is not None else 1)
     assert reason in listener.attempts[0].reason
     kept = listener.attempts[0].kept
     assert kept is not None
@@ -252,6 +253,30 @@ def test_all_attempts_are_made(tmp_path: Path, own: Subject) -> None:
     assert listener.outcomes == ["reproduced", "clean", "reproduced", "infra", "hang"]
     assert [attempt.number for attempt in listener.attempts] == [1, 2, 3, 4, 5]
     assert listener.verdicts[0].verdict == "reproduced"
+
+
+def test_attempt_without_its_program_is_made_up_for_once(tmp_path: Path, own: Subject) -> None:
+    """It is counted and shown, and hides nothing: the trial is clean by the attempts that ran the program."""
+    listener = play(tmp_path, own, [CLEAN, DOWN, CLEAN, CLEAN], attempts=3)
+    assert listener.outcomes == ["clean", "infra", "clean", "clean"]
+    verdict = listener.verdicts[0]
+    assert (verdict.verdict, verdict.counts["infra"], verdict.attempts) == ("clean", 1, 4)
+    assert "3 of 4 attempts clean, 1 never ran the program" in verdict.reason
+    assert "rate ≥ 64 %" in verdict.summary()  # of three attempts, not of four
+
+
+def test_attempt_that_broke_off_is_not_made_up_for(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [CLEAN, DIED, CLEAN, CLEAN], attempts=3)
+    assert listener.outcomes == ["clean", "infra", "clean"]
+    assert listener.verdicts[0].verdict == "cannot-tell"
+
+
+def test_as_many_lost_as_clean_cannot_tell(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [CLEAN, DOWN, CLEAN, DOWN, CLEAN, DOWN, CLEAN], attempts=2)
+    assert listener.outcomes == ["clean", "infra", "clean"]
+    listener = play(tmp_path, own, [DOWN, CLEAN], attempts=1)
+    assert listener.outcomes == ["infra", "clean"]
+    assert listener.verdicts[0].verdict == "cannot-tell"
 
 
 def test_default_number_of_attempts(tmp_path: Path, own: Subject) -> None:
