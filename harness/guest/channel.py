@@ -127,6 +127,9 @@ class Channel(abc.ABC):
     Seconds are wall-clock seconds of the host.
     """
 
+    pace: float = 1e6
+    """Bytes of a file that even a slow host moves in a second: what the deadlines of large files follow."""
+
     @abc.abstractmethod
     def hello(self, *, seconds: float) -> Greeting:
         """Wait for the other side to answer; also sets its clock and seeds its random pool."""

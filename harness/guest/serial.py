@@ -57,6 +57,8 @@ class SerialChannel(Channel):
     ``booting`` says that the guest has not yet said that it is ready: until then nothing is sent.
     """
 
+    pace = 4e3  # 64 KB take 7 to 10 s
+
     def __init__(
         self,
         connection: socket.socket,

@@ -34,7 +34,8 @@ def test_tool_missing(tool: str, package: str, tmp_path: Path) -> None:
         env=path_without(tmp_path / "bin", tool),
     )
     assert ended.code == 125, ended.err
-    assert ended.outcomes == ["infra"], ended.verdict["reason"]
+    # An attempt that never began its program is made up for once.
+    assert ended.outcomes in (["infra"], ["infra", "infra"]), ended.verdict["reason"]
     assert f"{tool} not found: apt-get install {package}" in ended.verdict["reason"]
 
 
