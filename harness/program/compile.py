@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness import tools
+from harness import __version__, tools
 from harness.arch import ARCHES, Arch
 from harness.cache import Cache, digest
 from harness.errors import BuildError, HostError, UserError
+from harness.folders import data_folder
 from harness.program.parameters import Value, resolve
 from harness.program.program import TEMPLATE_SUFFIX, Program, user_program
 from harness.program.template import FLAGS, render
@@ -42,7 +43,21 @@ class Compiled:
 
 def compile_source(program: Program, values: Mapping[str, Value], arch: Arch, cache: Cache) -> Compiled:
     """One of cowpen's own programs with ``values`` from `parameters.resolve`."""
-    return compile_program(render(program, values), program.name, arch, cache)
+    return compile_program(_rendered(program, values, cache), program.name, arch, cache)
+
+
+def _rendered(program: Program, values: Mapping[str, Value], cache: Cache) -> str:
+    """The C source; from the cache the second time, which spares every run Jinja's import (0.08 s)."""
+    headers = sorted((data_folder("guest-programs") / "common").glob("*.h"))
+    files = [path for path in sorted(program.folder.iterdir()) if path.is_file()]
+    name = f"{program.name}.c"
+
+    def build(folder: Path) -> None:
+        (folder / name).write_text(render(program, values), encoding="utf-8")
+
+    key = digest(__version__, program.name, repr(sorted(values.items())), *files, *headers)
+    entry = cache.entry("sources", key, build, seconds=COMPILE_SECONDS, what=f"the source of {program.name}")
+    return (entry / name).read_text(encoding="utf-8")
 
 
 def compile_program(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 
 
 def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -16,10 +15,7 @@ def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, f
         raise ValueError(f"{hits} hits of {trials} trials: expected 0 <= hits <= trials")
     if not trials:
         return 0.0, 1.0
-    # scipy.special alone: scipy.stats would bring the interval ready made, and 1.5 s of imports.
-    from scipy.special import ndtri  # noqa: PLC0415
-
-    z = float(ndtri((1 + confidence) / 2))
+    z = _Z_95 if confidence == 0.95 else _z(confidence)
     rate = hits / trials
     middle = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
@@ -27,11 +23,15 @@ def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, f
     return (0.0 if not hits else middle - half), (1.0 if hits == trials else middle + half)
 
 
-def warm_up() -> threading.Thread:
-    """Import scipy beside what the caller does next: a guest that boots leaves a core idle for a while."""
-    thread = threading.Thread(target=interval, args=(0, 1), name="scipy")
-    thread.start()
-    return thread
+# scipy.special.ndtri(0.975), written out: every run prints 95 % intervals, and scipy takes 0.3 s to import, a
+# tenth of an attempt from a cold boot. tests/unit/test_statistics.py holds all of this against scipy.stats.
+_Z_95 = 1.959963984540054
+
+
+def _z(confidence: float) -> float:
+    from scipy.special import ndtri  # noqa: PLC0415
+
+    return float(ndtri((1 + confidence) / 2))
 
 
 def missed_rate(trials: int, p: float = 0.05) -> float:

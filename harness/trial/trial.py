@@ -17,7 +17,6 @@ from harness.trial.facts import KernelFacts
 from harness.trial.keep import keep_stage, no_room, trial_folder
 from harness.trial.outcome import Outcome
 from harness.trial.stage import Stage
-from harness.trial.statistics import warm_up
 from harness.trial.subject import Subject
 from harness.trial.target import Target
 from harness.trial.verdict import Verdict, judge
@@ -120,7 +119,6 @@ class _Trial:
         tell = self._listener.tell
         self._kernel = self._target.kernel(self._cache, tell)
         self._stage = self._target.stage(self._subject, self._kernel, self._cache, tell)
-        warm_up()
         self._listener.begins(self._subject, self._kernel.display, self._target.arch.name, self._wanted)
         lacking = self._subject.lacking(self._kernel)
         if not lacking:

@@ -85,3 +85,13 @@ def test_percent_never_claims_certainty(rate) -> None:
     assert (percent(rate) == "100 %") == (rate == 1)
     assert percent(rate) != "0 %"
     assert float(percent_up(rate).removesuffix(" %")) >= 100 * rate - 1e-6
+
+
+@given(st.integers(0, 500), st.integers(1, 500), st.sampled_from([0.8, 0.95, 0.99]))
+def test_interval_is_scipys(hits: int, trials: int, confidence: float) -> None:
+    """The formula and its written-out constant against scipy's own Wilson interval."""
+    from scipy.stats import binomtest
+
+    hits = min(hits, trials)
+    theirs = binomtest(hits, trials).proportion_ci(confidence_level=confidence, method="wilson")
+    assert interval(hits, trials, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
