@@ -2,7 +2,7 @@
 # fresh checkout: `setup` comes first, and costs milliseconds when there is nothing to do.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint style types bench clean
+.PHONY: help setup demo test test-fast lint style types bench rates clean
 .NOTPARALLEL:
 
 VENV := .venv
@@ -12,7 +12,8 @@ SETUP ?= setup
 
 STAMP := $(VENV)/installed
 SHELL_FILES := $(wildcard .ci/*)
-BENCHES := $(filter-out bench/_%,$(wildcard bench/*.py))
+# bench/rates.py measures bugs, not cowpen: `make rates`.
+BENCHES := $(filter-out bench/_% bench/rates.py,$(wildcard bench/*.py))
 # A test may run a tool of the virtual environment by name.
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
@@ -46,12 +47,15 @@ style: $(SETUP)
 	@shellcheck $(SHELL_FILES)
 
 types: $(SETUP)
-	@$(BIN)/mypy --no-error-summary harness $(BENCHES)
+	@$(BIN)/mypy --no-error-summary harness bench
 
 bench: $(SETUP) ## Measure: every file in bench/
 	@if [ -z "$(BENCHES)" ]; then echo "bench/ holds no benchmark"; fi
 	@set -e; for name in $(notdir $(BENCHES:.py=)); do \
 		echo "== $$name"; $(RUN) $(BIN)/python -m "bench.$$name"; done
+
+rates: $(SETUP) ## Measure the table of docs/bugs.md; takes a quarter of an hour
+	@$(RUN) $(BIN)/python -m bench.rates --write docs/bugs.md
 
 clean: ## Remove .venv and what the tools left here (kernels and results in your home stay)
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

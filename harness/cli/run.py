@@ -168,8 +168,12 @@ def run(
         targets = [_running(machine, identity, known_hosts)]
     else:
         from harness.guest.machine import MachineShape  # noqa: PLC0415
+        from harness.trial.jobs import guests_at_once  # noqa: PLC0415
 
         base = MachineShape(cpus=cpus, memory_mib=memory, cpu=cpu, channel=channel, kernel_arguments=append)
+        jobs, fewer = guests_at_once(jobs, base)
+        if fewer:
+            click.echo(fewer, err=True)
         targets = guest_targets(kernels or (_DEFAULT_KERNEL,), arches, base=base, jobs=jobs, cold=cold)
     options = Options(attempts=attempts, stop_on_first=stop_on_first)
     return run_trials(subjects, targets, options, Progress(as_json=as_json), keep=keep)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from harness.guest.machine import MachineShape
 
-# QEMU beside the guest's own memory: translated code (tb-size in harness/guest/qemu.py), devices, tables.
-# Measured by bench/guests.py: 130 to 190 MiB private to each guest, whatever it runs.
+# QEMU beside the guest's own memory, at most: the translated code alone may fill tb-size (harness/guest/qemu.py).
+# Seen with 512 MiB guests running forkscrew and dma_thread, both architectures: QEMU and what the guest had touched
+# came to 180-195 MiB private memory after a cold boot, and to 65-97 MiB from a snapshot.
 _QEMU_MIB = 256
 # What is left for the host's page cache, without which snapshots are read from disk for every attempt.
 _HOST_SHARE = 0.25
@@ -52,19 +53,20 @@ def by_memory(shape: MachineShape) -> int:
     return max(1, int(room // (shape.memory_mib + _QEMU_MIB)))
 
 
-def guests_at_once(wanted: int | None, shape: MachineShape) -> tuple[int, str]:
-    """How many guests of ``shape`` to run at once, and why not as many as ``wanted``; "" if as many.
+def guests_at_once(wanted: int, shape: MachineShape) -> tuple[int, str]:
+    """How many of the ``wanted`` guests of ``shape`` to run at once, and why not all; "" if all.
 
-    None means as many as there are cores: under emulation a guest mostly keeps one core busy, since a
-    program waits, boots and exits on one CPU. More than asked for is never given; more than twice the cores,
-    or than fits in memory, neither: such guests only make each other miss deadlines.
+    Never more than twice the cores, and never more than fit in memory: such guests only make each other
+    miss their deadlines.
     """
     have = cores()
     fitting = by_memory(shape)
     ceiling = min(2 * have, fitting)
-    if wanted is None:
-        return min(have, fitting), ""
     if wanted <= ceiling:
         return wanted, ""
-    bound = f"{fitting} fit in memory" if fitting < 2 * have else f"{have} cores"
-    return ceiling, f"running {ceiling} guests at once instead of {wanted}: {bound}"
+    bound = (
+        f"no more fit in {available_mib()} MiB of memory"
+        if fitting < 2 * have
+        else f"this host has {have} cores"
+    )
+    return ceiling, f"{ceiling} guests at once instead of {wanted}: {bound}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from channel_contract import SECONDS, ChannelContract, Program, Reached
+from trouble import Ended, cowpen, program
 
 from harness.arch import get_arch
 from harness.cache import Cache
@@ -222,3 +223,43 @@ class TestTrust:
             with pytest.raises(HostError, match="cannot reach ssh://") as caught:
                 server.connect(address=nobody)
         assert "is it up" in str(caught.value.mend)
+
+
+# -- cowpen run --machine ----------------------------------------------------------------------------
+
+
+def _run_there(server: Server, folder: Path, name: str, *more: str) -> Ended:
+    where = str(server.address)
+    keys = ("--identity", server.folder / "user_key", "--known-hosts", server.folder / "known_hosts")
+    return cowpen(
+        "run", "--program", program(name), "--machine", where, *keys, *more, "--json", folder=folder
+    )
+
+
+def test_run_on_a_machine_that_runs(server: Server, tmp_path: Path) -> None:
+    """A user's program on it, with its kernel in the verdict; that attempts are not independent is said."""
+    ended = _run_there(server, tmp_path, "ok", "--attempts", "3")
+    if "cannot read the machine's kernel log" in ended.out:
+        pytest.skip("this user may not read the kernel's log")
+    assert (ended.code, ended.outcomes) == (0, ["clean"] * 3), ended.err
+    assert ended.verdict["kernel"]["spec"] == str(server.address)
+    assert ended.verdict["kernel"]["release"] == platform.release()
+    assert ended.verdict["arch"] == platform.machine()
+    assert "not reset between attempts" in ended.err
+
+
+def test_run_on_a_machine_with_a_wrong_key(server: Server, tmp_path: Path) -> None:
+    server.vouch(server.folder / "other_key.pub")
+    try:
+        ended = _run_there(server, tmp_path, "ok")
+    finally:
+        server.vouch(server.folder / "host_key.pub")
+    assert ended.code == 125
+    assert "cannot reach" in ended.err
+    assert "ssh-keygen -R" in ended.err
+
+
+def test_run_on_a_machine_excludes_a_kernel(server: Server, tmp_path: Path) -> None:
+    ended = _run_there(server, tmp_path, "ok", "--kernel", "debian:6.1")
+    assert ended.code == 2
+    assert "--machine excludes --kernel" in ended.err
