@@ -147,7 +147,7 @@ class Apt:
         return found
 
     def origin(self, candidate: Candidate) -> str:
-        """The archive that has it, such as ``http://deb.debian.org/debian bookworm/main``; may be empty."""
+        """The archive that has it, such as ``http://debian.example/debian bookworm/main``; may be empty."""
         output = self._run("apt-cache", "madison", candidate.package, seconds=_QUERY_SECONDS)
         for line in output.stdout.splitlines():
             columns = [column.strip() for column in line.split("|")]

@@ -12,17 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness import tools
-from harness.errors import HostError
 
 Stanza = dict[str, str]
 """One archive in deb822 form: field name in lower case -> value (may have several lines)."""
-
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_ARCHIVE = "http://deb.debian.org/debian"  # signed, so plain http is safe and cacheable
-_SECURITY = "http://deb.debian.org/debian-security"
-
-# The release whose own kernel a series is, for hosts of another release (or of another distribution).
-_HOME_RELEASE = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie"}
 
 _RELEASES = (
     "stretch|buster|bullseye|bookworm|trixie|forky|duke|sid|oldoldstable|oldstable|stable|testing|unstable"
@@ -63,25 +55,6 @@ def host_files() -> list[Path]:
         folder = Path(places["PARTS"])
         files += sorted(path for path in folder.iterdir() if path.suffix in (".list", ".sources"))
     return files
-
-
-def home_sources(series: str) -> list[Stanza]:
-    """The public archive of the Debian release that ``series`` is the kernel of; empty if none is known.
-
-    Raises `HostError` if the host lacks the keys to check that archive's signatures.
-    """
-    release = _HOME_RELEASE.get(series)
-    if release is None:
-        return []
-    if not KEYRING.is_file():
-        raise HostError(
-            f"the keys of Debian's archive are not here ({KEYRING})",
-            mend="apt-get install debian-archive-keyring",
-        )
-    return [
-        {"uris": uri, "suites": suites, "components": "main", "signed-by": str(KEYRING)}
-        for uri, suites in ((_ARCHIVE, release), (_SECURITY, f"{release}-security"))
-    ]
 
 
 def render(stanzas: Iterable[Stanza], debian_arch: str) -> str:

@@ -14,7 +14,6 @@ from harness.kernel import aptsources
 from harness.kernel.apt import Apt
 
 _PACKAGE = "busybox-static"
-_SERIES = "6.1"  # of the Debian release to ask where the host has no Debian archive of its own
 _SECONDS = 600.0
 
 
@@ -36,9 +35,8 @@ def fetch_busybox(arch: Arch, cache: Cache, tell: Callable[[str], None]) -> Path
 
 
 def _download(arch: Arch, cache: Cache, folder: Path) -> Path:
-    for sources in (aptsources.host_sources(), aptsources.home_sources(_SERIES)):
-        if not sources:
-            continue
+    sources = aptsources.host_sources()
+    if sources:
         name = hashlib.sha256(aptsources.render(sources, arch.debian).encode()).hexdigest()[:12]
         apt = Apt(cache.root / "apt" / f"{arch.debian}-{name}", arch.debian, sources)
         with cache.lock(f"apt-{arch.debian}", seconds=_SECONDS, what=f"apt's index for {arch.debian}"):

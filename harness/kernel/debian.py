@@ -168,45 +168,34 @@ def _entry(cache: Cache, key: str, build: Callable[[Path], None], spec: DebianSp
 
 
 def _choose(spec: DebianSpec, arch: Arch, cache: Cache, *, refresh: bool, progress: Progress) -> _Choice:
-    """Ask the host's own Debian archives, then the public one of the release that has this series."""
-    pattern = _name_pattern(spec, arch)
-    looked_in: list[str] = []
-    series: set[str] = set()
-    why_not = ""
-    for home in (False, True):
-        try:
-            sources = aptsources.home_sources(spec.series) if home else aptsources.host_sources()
-        except HostError as error:
-            why_not = str(error)
-            continue
-        if not sources:
-            continue
-        text = aptsources.render(sources, arch.debian)
-        name = f"{arch.debian}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        apt = Apt(cache.root / "apt" / name, arch.debian, sources)
-        complaint = ""
-        if refresh or apt.age is None or apt.age >= _INDEX_SECONDS:
-            progress(f"{spec.text}: looking for the newest package for {arch.debian}")
-            complaint = _update(apt)
-            if complaint:
-                progress(f"{spec.text}: some archives did not answer ({complaint})")
-        names = apt.names("linux-image-")
-        found = apt.candidates([name for name in names if pattern.fullmatch(name)])
-        if found:
-            return _Choice(apt, max(found, key=_newness), complete=not complaint)
-        looked_in += aptsources.suites(sources)
-        series |= {match[1] for name in names if (match := re.match(r"linux-image-(\d+\.\d+)\.", name))}
+    """Ask the host's own Debian archives for the newest package of the series."""
     ending = FLAVOURS[spec.flavour].ending.format(arch=arch.debian)
     wanted = f"linux-image-{spec.series}.*{ending}"
-    if not looked_in:
+    sources = aptsources.host_sources()
+    if not sources:
         raise HostError(
             f"no Debian archive to look for {wanted} in",
-            mend=why_not or "add a Debian archive to the host's apt sources, or use path:IMAGE",
+            mend="add a Debian archive to the host's apt sources, or use path:IMAGE",
         )
+    text = aptsources.render(sources, arch.debian)
+    name = f"{arch.debian}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    apt = Apt(cache.root / "apt" / name, arch.debian, sources)
+    complaint = ""
+    if refresh or apt.age is None or apt.age >= _INDEX_SECONDS:
+        progress(f"{spec.text}: looking for the newest package for {arch.debian}")
+        complaint = _update(apt)
+        if complaint:
+            progress(f"{spec.text}: some archives did not answer ({complaint})")
+    pattern = _name_pattern(spec, arch)
+    names = apt.names("linux-image-")
+    found = apt.candidates([name for name in names if pattern.fullmatch(name)])
+    if found:
+        return _Choice(apt, max(found, key=_newness), complete=not complaint)
+    series = {match[1] for name in names if (match := re.match(r"linux-image-(\d+\.\d+)\.", name))}
     there = ", ".join(sorted(series, key=lambda text: [int(part) for part in text.split(".")])) or "none"
     raise HostError(
-        f"no package matches {wanted} in {', '.join(looked_in)} for {arch.debian}",
-        mend=f"kernel series there: {there}" + (f"; {why_not}" if why_not else ""),
+        f"no package matches {wanted} in {', '.join(aptsources.suites(sources))} for {arch.debian}",
+        mend=f"kernel series there: {there}",
     )
 
 
