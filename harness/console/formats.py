@@ -149,7 +149,8 @@ _VARYING: tuple[tuple[re.Pattern[str], str], ...] = (
     # Task and process: "process a.out  pfn:1234", "comm/1234".
     (re.compile(r"/\d+\b"), ""),
     (re.compile(r"([\w./+-]+\.[chS]):\d+"), r"\1"),
-    (re.compile(r"\d+"), "NUM"),
+    # The name of the breakpoint exception, int3, is no number.
+    (re.compile(r"(?<!\bint)(?<!\d)\d+"), "NUM"),
     (re.compile(r"\s+"), " "),
 )
 
