@@ -3,7 +3,7 @@
     python -m bench.attempts [--arch ARCH]… [--kernel SPEC] [--json FILE]
 
 The cold attempts and those from the snapshot are whole attempts as ``cowpen run`` counts them (start of QEMU, program
-pushed and run, guest ended), taken in turn. Attempts per minute are those of one ``cowpen run``, its own start included.
+pushed and run, guest ended), taken in turn. Attempts per minute are those of one ``cowpen run``, its start included.
 """
 
 from __future__ import annotations
