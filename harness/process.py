@@ -19,6 +19,7 @@ from typing import IO, Self
 from harness.errors import CowpenError, HostError
 
 _TERM_SECONDS = 2.0  # how long a child may take to obey SIGTERM before SIGKILL
+_KILL_SECONDS = 30.0  # and how long the kernel may take to carry that out
 
 
 class StoppingError(CowpenError):
@@ -87,9 +88,14 @@ class Process:
                 pass_fds=pass_fds,
                 start_new_session=True,
             )
+            self.pid = self._popen.pid
+            try:
+                self.pidfd = os.pidfd_open(self.pid)
+            except OSError:  # no descriptor left: nobody could wait for it
+                self.kill()
+                self._popen.wait(_KILL_SECONDS)
+                raise
             _live.add(self)
-        self.pid = self._popen.pid
-        self.pidfd = os.pidfd_open(self.pid)
 
     def poll(self) -> int | None:
         """The exit status, or None while it runs; negative for a signal."""
@@ -127,7 +133,13 @@ class Process:
                 self._popen.wait(_TERM_SECONDS)
             except subprocess.TimeoutExpired:
                 self.kill()
-        status = self._popen.wait()
+        try:
+            status = self._popen.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise HostError(
+                f"{self.argv[0]} (pid {self.pid}) does not die of SIGKILL",
+                mend="it waits in the kernel, for a disk perhaps: see /proc/PID/stack",
+            ) from error
         with _live_lock:
             if self in _live:
                 _live.discard(self)

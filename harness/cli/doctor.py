@@ -17,7 +17,7 @@ _ENOUGH_DISK = 4 << 30  # two kernels, their snapshots and a few hundred attempt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding:
+class Check:
     """One line of the report. ``mend`` is the command that puts it right, empty if nothing is wrong."""
 
     topic: str
@@ -41,53 +41,53 @@ def doctor(as_json: bool, offline: bool) -> int:
     from harness.console.display import escape  # noqa: PLC0415
 
     cache = Cache()
-    findings = [*_tools(), _disk(cache), *_accelerators(cache, offline=offline), *_kernels(cache)]
-    for finding in findings:
+    checks = [*_tools(), _disk(cache), *_accelerators(cache, offline=offline), *_kernels(cache)]
+    for check in checks:
         if as_json:
-            print_json(dataclasses.asdict(finding))
+            print_json(dataclasses.asdict(check))
             continue
-        mark = "ok     " if finding.good else "MISSING"
-        click.echo(escape(f"{mark}  {finding.topic:<22}  {finding.says}"))
-        if finding.mend:
-            click.echo(escape(f"{'':9}mend with: {finding.mend}"))
-    return 0 if all(finding.good for finding in findings) else 125
+        mark = "ok     " if check.good else "MISSING"
+        click.echo(escape(f"{mark}  {check.topic:<22}  {check.says}"))
+        if check.mend:
+            click.echo(escape(f"{'':9}mend with: {check.mend}"))
+    return 0 if all(check.good for check in checks) else 125
 
 
-def _tools() -> list[Finding]:
+def _tools() -> list[Check]:
     from harness import tools  # noqa: PLC0415
 
-    findings = []
+    checks = []
     for package in tools.packages():
         for command in package.commands:
             path = shutil.which(command)
-            findings.append(
-                Finding(
+            checks.append(
+                Check(
                     topic=command,
                     good=path is not None,
                     says=path or f"not found; {package.purpose}",
                     mend="" if path else f"apt-get install {package.name}",
                 )
             )
-    return findings
+    return checks
 
 
-def _disk(cache: Cache) -> Finding:
+def _disk(cache: Cache) -> Check:
     place = cache.root
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     says = f"{free / 1e9:.0f} GB free for the cache in {cache.root}"
     mend = "" if free >= _ENOUGH_DISK else "free some space there, or point XDG_CACHE_HOME at a larger disk"
-    return Finding(topic="disk", good=not mend, says=says, mend=mend)
+    return Check(topic="disk", good=not mend, says=says, mend=mend)
 
 
-def _accelerators(cache: Cache, *, offline: bool) -> list[Finding]:
+def _accelerators(cache: Cache, *, offline: bool) -> list[Check]:
     from harness.arch import ARCHES  # noqa: PLC0415
 
     return [_accelerator(arch, cache, offline=offline) for arch in ARCHES.values()]
 
 
-def _accelerator(arch: Arch, cache: Cache, *, offline: bool) -> Finding:
+def _accelerator(arch: Arch, cache: Cache, *, offline: bool) -> Check:
     from harness.errors import CowpenError  # noqa: PLC0415
     from harness.guest import accelerator  # noqa: PLC0415
     from harness.kernel.kernel import resolve  # noqa: PLC0415
@@ -100,29 +100,29 @@ def _accelerator(arch: Arch, cache: Cache, *, offline: bool) -> Finding:
             kernel = resolve(_CANARY_KERNEL, arch, cache, offline=offline, progress=_tell)
             proof = accelerator.prove(kernel, compile_init(arch, cache), cache, tell=_tell)
     except CowpenError as error:
-        return Finding(topic=topic, good=False, says=f"not proved: {error.message}", mend=error.mend or "")
+        return Check(topic=topic, good=False, says=f"not proved: {error.message}", mend=error.mend or "")
     if proof.boot_seconds is None:
-        return Finding(topic=topic, good=False, says=proof.reason, mend="cowpen shell --arch " + arch.name)
-    return Finding(topic=topic, good=True, says=f"{proof.accelerator}: {proof.reason} ({proof.kernel})")
+        return Check(topic=topic, good=False, says=proof.reason, mend="cowpen shell --arch " + arch.name)
+    return Check(topic=topic, good=True, says=f"{proof.accelerator}: {proof.reason} ({proof.kernel})")
 
 
-def _kernels(cache: Cache) -> list[Finding]:
+def _kernels(cache: Cache) -> list[Check]:
     from harness.kernel.kernel import cached  # noqa: PLC0415
 
     kernels, faults = cached(cache)
-    findings = [
-        Finding(topic=f"kernel {kernel.spec}", good=True, says=f"{kernel.release} ({kernel.arch.name})")
+    checks = [
+        Check(topic=f"kernel {kernel.spec}", good=True, says=f"{kernel.release} ({kernel.arch.name})")
         for kernel in kernels
     ]
     if not kernels:
-        findings.append(
-            Finding(topic="kernels", good=True, says="none cached yet; they are fetched when needed")
-        )
-    findings += [
-        Finding(topic="kernels", good=False, says=fault.message, mend=fault.mend or "") for fault in faults
+        checks.append(Check(topic="kernels", good=True, says="none cached yet; they are fetched when needed"))
+    checks += [
+        Check(topic="kernels", good=False, says=fault.message, mend=fault.mend or "") for fault in faults
     ]
-    return findings
+    return checks
 
 
 def _tell(line: str) -> None:
-    click.echo(line, err=True)
+    from harness.console.display import escape  # noqa: PLC0415
+
+    click.echo(escape(line), err=True)

@@ -184,12 +184,13 @@ def guest_targets(
 ) -> list[Target[Any]]:
     """Every kernel on every architecture; `UserError` for a name that cannot be right."""
     from harness.arch import get_arch, host_arch  # noqa: PLC0415
-    from harness.kernel.spec import parse  # noqa: PLC0415
+    from harness.kernel.spec import check_arch, parse  # noqa: PLC0415
     from harness.trial.target import GuestTarget  # noqa: PLC0415
 
     wanted = [get_arch(name) for name in arches] or [host_arch()]
     for spec in kernels:
-        parse(spec)  # a mistake in the last spec is better known before the first trial
+        for arch in wanted:  # a mistake in the last spec is better known before the first trial
+            check_arch(parse(spec), arch)
     return [
         GuestTarget(spec=spec, arch=arch, base=base, jobs=jobs, cold=cold)
         for spec in kernels

@@ -36,6 +36,7 @@ def shell(
     """
     from harness.arch import get_arch, host_arch  # noqa: PLC0415
     from harness.cache import Cache  # noqa: PLC0415
+    from harness.console.display import escape  # noqa: PLC0415
     from harness.guest.machine import Disk, MachineShape  # noqa: PLC0415
 
     if not sys.stdin.isatty():
@@ -60,5 +61,5 @@ def shell(
             programs=programs,
             folder=Path(folder),
             cache=Cache(),
-            tell=lambda line: click.echo(line, err=True),
+            tell=lambda line: click.echo(escape(line), err=True),
         )

@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 from harness import cheader
 from harness.errors import ChannelError
 from harness.folders import data_folder
+from harness.process import StoppingError, stopping
 
 PROTOCOL_HEADER = data_folder("guest-programs") / "init" / "protocol.h"
 
@@ -84,13 +85,14 @@ class Watch(Protocol):
 
 
 class Nobody:
-    """The `Watch` over a machine that is not ours to watch."""
+    """The `Watch` over a machine that is not ours to watch: only an interrupt of cowpen ends a wait for it."""
 
     def fds(self) -> list[int]:
         return []
 
     def check(self) -> None:
-        return None
+        if stopping():
+            raise StoppingError("interrupted")
 
 
 OnOutput = Callable[[Stream, bytes], None]

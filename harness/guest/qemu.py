@@ -110,7 +110,6 @@ def command(
         "-name", "cowpen",
         # Nothing but what is named here: no default NIC, floppy, VGA, and no user's configuration.
         "-nodefaults", "-no-user-config", "-display", "none",
-        # Fail at once rather than in mid-boot if the host is short of what the guest is promised.
         "-machine", f"{arch.machine},memory-backend=ram",
         *acceleration.arguments(arch, shape.cpu, steady=ram is not None and not restoring),
         "-smp", str(shape.cpus),

@@ -142,6 +142,8 @@ def _command(client: paramiko.SSHClient, command: str, data: bytes = b"") -> str
     stdin.channel.shutdown_write()
     printed = stdout.read(1 << 16).decode(errors="replace")
     said = stderr.read(1 << 16).decode(errors="replace").strip()
+    if not stdout.channel.status_event.wait(_COMMAND_SECONDS):  # recv_exit_status() would wait for ever
+        raise ChannelError(f"the machine's shell does not end {command.split(maxsplit=1)[0]!r}")
     status = stdout.channel.recv_exit_status()
     if status != 0:
         raise ChannelError(

@@ -119,7 +119,7 @@ def _read_bzimage(data: bytes, path: Path) -> ImageFacts:
     if pointer:
         start = pointer + 0x200
         banner = data[start : start + 400].split(b"\0", 1)[0].decode("ascii", "replace")
-    release = banner.split(" ", 1)[0]
+    release = _printable(banner.split(" ", 1)[0])
     return ImageFacts(release if release[:1].isdigit() else "unknown", _printable(banner), 4096)
 
 

@@ -62,6 +62,8 @@ class _Seen:
     exit: Exit | None = None
     hang: bool = False
     trouble: str | None = None
+    console_before: int = 0
+    """Bytes of the console printed before the program was started."""
 
 
 def run_attempt(stage: Stage, number: int, folder: Path) -> Attempt:
@@ -119,22 +121,31 @@ def _watch_it(stage: Stage, folder: Path, capture: Capture) -> _Seen:
         with stage.machine(folder) as machine:
             machine.ready()
             seen.booted = True
-            machine.channel.push_file(stage.compiled.binary, path, seconds=_PUSH_SECONDS * stage.speed.scale)
+            channel = machine.channel
+            channel.push_file(stage.compiled.binary, path, seconds=_push_seconds(stage, channel.pace))
+            seen.console_before = _size(folder / "console.log")
             seen.started = True
-            seen.exit = machine.channel.run([path], seconds=stage.program_seconds, on_output=capture)
+            seen.exit = channel.run([path], seconds=stage.program_seconds, on_output=capture)
             seen.hang = seen.exit.ending is Ending.DEADLINE
             _settle(machine, stage)
     except StoppingError:
         raise
     except DeadlineError as error:
         # Before the program ran this is the transport's trouble; afterwards the guest hangs.
-        if seen.started and seen.exit is None:
+        if seen.started and (seen.exit is None or seen.hang):
             seen.hang = True
         else:
             seen.trouble = str(error)
     except (GuestError, HostError) as error:
         seen.trouble = str(error)
+    except OSError as error:
+        # No descriptors, no processes: the host is short of something, which is no reason to end the run.
+        seen.trouble = f"the host is in trouble ({error.strerror or error})"
     return seen
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _push_seconds(stage: Stage, pace: float) -> float:
@@ -176,6 +187,14 @@ def _findings(stage: Stage, folder: Path, capture: Capture, seen: _Seen) -> list
 
 def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen) -> tuple[Outcome, str]:
     bug, program = stage.subject.bug, stage.subject.program.name
+    # A warning of the boot is in every attempt alike and says nothing of the program; it is shown, but only one
+    # with the bug's own signature decides.
+    findings = [
+        finding
+        for finding in findings
+        if not (finding.end and finding.start < seen.console_before)
+        or (bug and bug.matches(finding, program))
+    ]
     if not seen.started and not any(bug and bug.matches(finding, program) for finding in findings):
         # A kernel that does not come up is boot trouble, whatever it says on its way down: for a bisecting
         # developer a commit to skip. Only the bug's own signature counts this early.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.arch import Arch, get_arch
 from harness.cache import Cache
-from harness.errors import BootError, GuestError, HostError
+from harness.errors import BootError, GuestError, HostError, UserError
 from harness.guest import ssh
 from harness.guest.channel import Channel, Ending, Greeting, Stream
 from harness.guest.speed import REFERENCE_BOOT_SECONDS, Speed
@@ -96,6 +97,11 @@ class RunningTarget:
         return RunningKernel(spec=self.spec, arch=self.arch, release=self.greeting.release)
 
     def stage(self, subject: Subject, kernel: RunningKernel, cache: Cache, tell: Tell) -> RunningStage:
+        if "device" in subject.program.parameters and "device" not in subject.settings:
+            raise UserError(
+                f"{subject.name} may overwrite the disk it uses, and {self.spec} is not a throw-away guest",
+                mend="name a disk or file there that may be lost: --set device=PATH",
+            )
         tell(f"{self.spec} is not reset between attempts: they are not independent")
         return RunningStage(
             subject=subject,
@@ -153,13 +159,36 @@ class RunningStage(Stage):
             raise BootError(str(error)) from error
         with channel:
             console = folder / "console.log"
-            console.touch()
-            before = len(_kernel_log(channel))
+            marker = f"cowpen: attempt {secrets.token_hex(8)} begins"
+            _mark(channel, marker)
             try:
                 yield Running(channel)
-            finally:
-                with contextlib.suppress(GuestError):
-                    console.write_bytes(_kernel_log(channel)[before:])
+            except (GuestError, HostError):
+                # That trouble is what the attempt came to; the log is only what may explain it.
+                console.touch()
+                with contextlib.suppress(GuestError, HostError):
+                    console.write_bytes(_since(marker, _kernel_log(channel)))
+                raise
+            # A log that cannot be read now is trouble: without it nobody knows that the kernel stayed silent.
+            console.write_bytes(_since(marker, _kernel_log(channel)))
+
+
+def _mark(channel: Channel, marker: str) -> None:
+    """Write a line into the kernel's log: the buffer is a ring, so no count of bytes says where an attempt began."""
+    ended = channel.run(["/bin/sh", "-c", f'echo "{marker}" > /dev/kmsg'], seconds=_DMESG_SECONDS)
+    if ended.ending is not Ending.EXITED or ended.code != 0:
+        raise HostError("cannot write to the machine's kernel log", mend="log in as root there")
+
+
+def _since(marker: str, log: bytes) -> bytes:
+    """What the kernel printed after ``marker``; `HostError` if the ring has lost it, for then it lost more."""
+    _, found, after = log.rpartition(marker.encode())
+    if not found:
+        raise HostError(
+            "the machine's kernel log does not reach back to the attempt's begin",
+            mend="give it a larger one: log_buf_len=16M on its kernel command line",
+        )
+    return after.partition(b"\n")[2]
 
 
 def _kernel_log(channel: Channel) -> bytes:
@@ -170,7 +199,6 @@ def _kernel_log(channel: Channel) -> bytes:
         if len(printed[stream]) < _LOG_LIMIT:
             printed[stream].extend(data)
 
-    # --raw-like stable lines: the buffer is a ring, but one attempt prints less than it holds.
     ended = channel.run(["/bin/sh", "-c", "dmesg"], seconds=_DMESG_SECONDS, on_output=keep)
     if ended.ending is not Ending.EXITED or ended.code != 0:
         raise HostError(

@@ -238,6 +238,7 @@ class _Trial:
             **identity,
             attempts=[(attempt.outcome, attempt.reason) for attempt in self._attempts],
             unstarted=self._unstarted,
+            wanted=self._wanted,
             expectation=self._subject.expectation(self._kernel) if self._kernel else None,
         )
         self._listener.verdict(verdict)

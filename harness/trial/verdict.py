@@ -80,6 +80,7 @@ def judge(
     arch: str,
     attempts: Sequence[tuple[Outcome, str]],
     unstarted: int = 0,
+    wanted: int = 1,
     expectation: Expectation | None = None,
 ) -> Verdict:
     """The verdict from outcome and reason of every attempt, and what the catalogue expects.
@@ -88,7 +89,8 @@ def judge(
     - ``clean``: there were attempts, and every one in which the program ran was clean. One that found
       something else, hung or broke off could have hidden the bug, so then the trial cannot tell. ``unstarted``
       is how many ``infra`` attempts ended before the program began: these hide nothing, as long as they are
-      few against the clean ones; they are counted and shown all the same.
+      few against the clean ones, and the clean ones as many as were ``wanted``: a trial that was given up
+      early cannot tell. They are counted and shown all the same.
     - ``unsupported``: every attempt was.
     - ``cannot-tell``: all the rest.
     """
@@ -96,7 +98,7 @@ def judge(
     decided = sum(count for outcome, count in counts.items() if outcome.decided)
     hits = counts[Outcome.REPRODUCED]
     bounds = interval(hits, decided)
-    word = _word(counts, len(attempts), unstarted)
+    word = _word(counts, len(attempts), unstarted, wanted)
     as_expected, remark = _compare(word, expectation, decided, bounds)
     reason = _reason(word, attempts, counts)
     return Verdict(
@@ -119,11 +121,12 @@ def judge(
 _ORDER = (Outcome.CLEAN, Outcome.REPRODUCED, Outcome.OTHER, Outcome.HANG, Outcome.UNSUPPORTED, Outcome.INFRA)
 
 
-def _word(counts: Counter[Outcome], total: int, unstarted: int) -> Word:
+def _word(counts: Counter[Outcome], total: int, unstarted: int, wanted: int) -> Word:
     clean = counts[Outcome.CLEAN]
     if counts[Outcome.REPRODUCED]:
         return "reproduced"
-    if clean + unstarted == total and counts[Outcome.INFRA] == unstarted and clean > unstarted:
+    complete = clean >= wanted and clean > unstarted
+    if complete and clean + unstarted == total and counts[Outcome.INFRA] == unstarted:
         return "clean"
     if total and counts[Outcome.UNSUPPORTED] == total:
         return "unsupported"

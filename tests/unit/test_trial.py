@@ -39,6 +39,8 @@ class Part:
     end: Exit | Exception = Exit(Ending.EXITED, 0, 0.1)  # noqa: RUF009  (frozen)
     settle: Exception | None = None
     console: bytes = b""
+    before: bytes = b""
+    """What the console had printed before the program was started."""
     stderr: bytes = b""
 
 
@@ -69,11 +71,15 @@ class Kernel:
 class Machine:
     """It is its own channel."""
 
-    def __init__(self, part: Part) -> None:
-        self.part, self.channel = part, self
+    pace = 1e6
+
+    def __init__(self, part: Part, console: Path) -> None:
+        self.part, self.channel, self.console = part, self, console
 
     def ready(self) -> Greeting:
+        self.console.write_bytes(self.part.before)
         if self.part.boot:
+            self._print()
             raise self.part.boot
         return Greeting("6.1.0", "x86_64")
 
@@ -81,6 +87,7 @@ class Machine:
         assert source.exists() and seconds > 0
 
     def run(self, argv: list[str], *, seconds: float, on_output: Any) -> Exit:
+        self._print()
         on_output(Stream.STDERR, self.part.stderr)
         if isinstance(self.part.end, Exception):
             raise self.part.end
@@ -93,6 +100,10 @@ class Machine:
 
     def check(self) -> None:
         return None
+
+    def _print(self) -> None:
+        with self.console.open("ab") as console:
+            console.write(self.part.console)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,8 +124,7 @@ class FakeStage(Stage):
         part = next(self.parts)
         if self.meeting:
             self.meeting.wait(10)
-        (folder / "console.log").write_bytes(part.console)
-        yield Machine(part)
+        yield Machine(part, folder / "console.log")
 
 
 @dataclasses.dataclass
@@ -237,6 +247,34 @@ def test_console_that_cannot_be_read_is_never_clean(
     listener = play(tmp_path, own, [CLEAN])
     assert listener.outcomes == ["infra"]
     assert "cannot read the console log" in listener.attempts[0].reason
+
+
+WARNED = (
+    b"[    1.000000] WARNING: CPU: 0 PID: 1 at kernel/fork.c:42 start_kernel+0x1/0x2\n"
+    b"[    1.100000] cowpen: init: ready\n"
+)
+
+
+def test_warning_of_the_boot_decides_nothing(tmp_path: Path, own: Subject) -> None:
+    """It would be in every attempt of every kernel of a bisection alike; it is shown all the same."""
+    listener = play(tmp_path, own, [Part(before=WARNED)])
+    assert listener.outcomes == ["clean"]
+    (finding,) = listener.attempts[0].findings
+    assert finding.title == "WARNING in start_kernel"
+    assert play(tmp_path, own, [Part(console=WARNED)]).outcomes == ["reproduced"]
+    assert play(tmp_path, own, [Part(before=WARNED, console=PANIC)]).outcomes == ["reproduced"]
+
+
+def test_host_without_descriptors_is_infra(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [Part(end=OSError(errno.EMFILE, "Too many open files")), CLEAN])
+    assert listener.outcomes == ["infra", "clean"]
+    assert "Too many open files" in listener.attempts[0].reason
+
+
+def test_trial_given_up_is_never_clean(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [CLEAN, CLEAN, CLEAN, DOWN, DOWN, CLEAN], attempts=40)
+    assert listener.outcomes == ["clean"] * 3 + ["infra"] * 2
+    assert listener.verdicts[0].verdict == "cannot-tell"
 
 
 def test_record_of_an_attempt(tmp_path: Path, own: Subject) -> None:
