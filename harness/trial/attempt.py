@@ -73,24 +73,19 @@ def run_attempt(stage: Stage, number: int, folder: Path) -> Attempt:
         seen = _watch_it(stage, folder, capture)
         findings = _findings(stage, folder, capture, seen)
         outcome, reason = _decide(stage, findings, capture, seen)
-    attempt = Attempt(
-        number=number,
-        outcome=outcome,
-        reason=reason,
-        findings=tuple(findings),
-        seconds=time.monotonic() - begin,
-        kept=folder,
-        booted=seen.booted,
-        started=seen.started,
+    return write_result(
+        Attempt(
+            number=number,
+            outcome=outcome,
+            reason=reason,
+            findings=tuple(findings),
+            seconds=time.monotonic() - begin,
+            kept=folder,
+            booted=seen.booted,
+            started=seen.started,
+        ),
+        folder,
     )
-    write_result(attempt, folder)
-    return attempt
-
-
-def write_result(attempt: Attempt, folder: Path) -> None:
-    """Keep the attempt's own record beside its console."""
-    text = json.dumps(attempt.to_json(), indent=1)
-    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
 
 
 def failed_attempt(stage: Stage | None, number: int, folder: Path, trouble: str) -> Attempt:
@@ -102,15 +97,23 @@ def failed_attempt(stage: Stage | None, number: int, folder: Path, trouble: str)
         with Capture(folder) as capture:
             findings = _findings(stage, folder, capture, seen)
             outcome, reason = _decide(stage, findings, capture, seen)
-    attempt = Attempt(
-        number=number,
-        outcome=outcome,
-        reason=reason,
-        findings=tuple(findings),
-        seconds=0.0,
-        kept=folder,
+    return write_result(
+        Attempt(
+            number=number,
+            outcome=outcome,
+            reason=reason,
+            findings=tuple(findings),
+            seconds=0.0,
+            kept=folder,
+        ),
+        folder,
     )
-    write_result(attempt, folder)
+
+
+def write_result(attempt: Attempt, folder: Path) -> Attempt:
+    """The attempt, with its own record kept beside its console."""
+    text = json.dumps(attempt.to_json(), indent=1)
+    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
     return attempt
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +25,7 @@ from harness.kernel.kernel import Kernel
 from harness.program.compile import Compiled
 from harness.program.init import compile_init
 from harness.trial.facts import KernelFacts
+from harness.trial.jobs import cores
 from harness.trial.subject import Subject
 
 Tell = Callable[[str], None]
@@ -165,4 +165,4 @@ def prepare(
 
 def _load(jobs: int, shape: MachineShape) -> float:
     """Virtual CPUs per core of the host when ``jobs`` guests run at once; beyond one, deadlines stretch."""
-    return max(1.0, jobs * shape.cpus / (os.cpu_count() or 1))
+    return max(1.0, jobs * shape.cpus / cores())

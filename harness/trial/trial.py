@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import itertools
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,8 +91,6 @@ class _Trial:
         self._kernel: KernelFacts | None = None
         self._stage: Stage | None = None
         self._attempts: list[Attempt] = []
-        self._numbers = itertools.count(1)
-        self._gave_up = False
         bug_attempts = subject.record.attempts if subject.record else _ATTEMPTS
         self._wanted = options.attempts or bug_attempts
 
@@ -137,7 +134,6 @@ class _Trial:
             if self._failed(error).outcome is not Outcome.INFRA:
                 raise _CountedError(str(error)) from error
             tell("booting once more")
-            self._numbers = itertools.count(2)
             return stage.primed(self._cache, self._attempt_folder(2), tell)
 
     def _failed(self, error: CowpenError) -> Attempt:
@@ -155,7 +151,7 @@ class _Trial:
             try:
                 while under_way or self._open(under_way):
                     while len(under_way) < self._target.jobs and self._open(under_way):
-                        number = next(self._numbers)
+                        number = len(self._attempts) + len(under_way) + 1
                         under_way.add(pool.submit(run_attempt, stage, number, self._attempt_folder(number)))
                     done, under_way = concurrent.futures.wait(
                         under_way, return_when=concurrent.futures.FIRST_COMPLETED
@@ -167,6 +163,10 @@ class _Trial:
                 end_everything()
                 pool.shutdown(cancel_futures=True)
                 raise
+        if self._down:
+            self._listener.tell(
+                f"giving up after {len(self._attempts)} attempts: the last guests did not come up"
+            )
 
     def _open(self, under_way: Sized) -> bool:
         """Whether another attempt is to be started: not once the trial is decided, complete or hopeless.
@@ -174,9 +174,10 @@ class _Trial:
         An attempt that was lost before its program began is made up for by one more, and is counted beside it;
         the substitutes are not made up for.
         """
-        if self._hopeless() or (
-            self._options.stop_on_first and any(a.outcome is Outcome.REPRODUCED for a in self._attempts)
-        ):
+        # What the guest lacks it will lack the next time too.
+        lacking = any(a.outcome is Outcome.UNSUPPORTED for a in self._attempts[-1:])
+        shown = any(a.outcome is Outcome.REPRODUCED for a in self._attempts)
+        if self._down or lacking or (self._options.stop_on_first and shown):
             return False
         lost = self._unstarted
         return len(self._attempts) + len(under_way) < self._wanted + min(lost, self._wanted)
@@ -185,20 +186,13 @@ class _Trial:
     def _unstarted(self) -> int:
         return sum(a.outcome is Outcome.INFRA and not a.started for a in self._attempts)
 
-    def _hopeless(self) -> bool:
-        """Whether what is lacking will be lacking the next time too."""
+    @property
+    def _down(self) -> bool:
+        """Whether the last guests did not come up, so that the next will not either."""
         last = self._attempts[-_TROUBLE_IN_A_ROW:]
-        if last and last[-1].outcome is Outcome.UNSUPPORTED:
-            return True
-        down = len(last) == _TROUBLE_IN_A_ROW and not any(
+        return len(last) == _TROUBLE_IN_A_ROW and not any(
             a.booted or a.outcome is not Outcome.INFRA for a in last
         )
-        if down and not self._gave_up:
-            self._gave_up = True
-            self._listener.tell(
-                f"giving up after {len(self._attempts)} attempts: the last guests did not come up"
-            )
-        return down
 
     def _attempt_folder(self, number: int) -> Path:
         folder = self._folder / f"attempt-{number:04d}"
