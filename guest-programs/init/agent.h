@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <linux/random.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -109,6 +110,26 @@ static void wake(const struct cowpen_hello *hello)
 	}
 }
 
+/*
+ * Run on every CPU once, as a guest that is well can: on a CPU that halted, or spins with its interrupts off, this
+ * never comes back, and the greeting stays unanswered as it must.
+ */
+static void visit_every_cpu(void)
+{
+	cpu_set_t online, all, one;
+
+	if (sched_getaffinity(0, sizeof(online), &online))
+		return;
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (CPU_ISSET(cpu, &online))
+			sched_setaffinity(0, sizeof(one), &one);
+	}
+	memset(&all, 0xff, sizeof(all)); /* those, too, that a program may have switched off */
+	sched_setaffinity(0, sizeof(all), &all);
+}
+
 static void on_hello(struct agent *agent, uint32_t id, const void *payload, uint32_t length)
 {
 	struct cowpen_number version = { COWPEN_PROTOCOL_VERSION };
@@ -121,6 +142,7 @@ static void on_hello(struct agent *agent, uint32_t id, const void *payload, uint
 
 		memcpy(&hello, payload, sizeof(hello));
 		wake(&hello);
+		visit_every_cpu();
 	}
 	uname(&name);
 	memcpy(ready, &version, sizeof(version));
@@ -265,11 +287,18 @@ static void on_pull(struct agent *agent, uint32_t id, const uint8_t *payload, ui
 
 static void on_frame(struct agent *agent, const struct cowpen_frame *frame, uint8_t *payload)
 {
+	struct job *job;
+
 	switch (frame->type) {
 	case COWPEN_HELLO:
 		return on_hello(agent, frame->id, payload, frame->length);
 	case COWPEN_RUN:
 		return on_run(agent, frame->id, payload, frame->length);
+	case COWPEN_KILL:
+		job = job_find(frame->id);
+		if (job) /* else its EXIT is under way */
+			job_kill(job);
+		return;
 	case COWPEN_PUSH:
 		return on_push(agent, frame->id, payload, frame->length);
 	case COWPEN_DATA:

@@ -1,5 +1,6 @@
 /*
- * PID 1 of a cowpen guest, and, started with --stdio, the agent of a machine that already runs.
+ * PID 1 of a cowpen guest; started with --stdio, the agent of a machine that already runs; started with --mount, what
+ * mounts a disk of a guest that is ready.
  *
  * As PID 1 it mounts what reproducers expect, loads the modules the host chose, in the order the host chose
  * (/modules/order), and serves the channel that the kernel command line names:
@@ -196,14 +197,37 @@ static void run_alone(const char *path)
 	reboot(RB_POWER_OFF);
 }
 
+/*
+ * Mount DEVICE. The host has this done in a guest that has just been started from a snapshot, whose cache of the device is
+ * as old as that: it is thrown away first. Exit status 4: the kernel has no such file system.
+ */
+static int mount_disk(const char *device, const char *type, const char *where)
+{
+	int fd = open(device, O_RDWR | O_CLOEXEC);
+	int error = 0;
+
+	if (fd < 0 || ioctl(fd, BLKFLSBUF, 0))
+		error = errno;
+	close_fd(&fd);
+	mkdir(where, 0755);
+	if (!error && mount(device, where, type, 0, ""))
+		error = errno;
+	if (error)
+		fprintf(stderr, "%s as %s on %s: %s\n", device, type, where, strerror(error));
+	return error == ENODEV ? 4 : error ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
 	static struct agent agent;
 	const char *channel, *alone;
 
 	if (getpid() != 1) {
+		if (argc == 5 && !strcmp(argv[1], "--mount"))
+			return mount_disk(argv[2], argv[3], argv[4]);
 		if (argc != 2 || strcmp(argv[1], "--stdio")) {
 			fprintf(stderr, "usage: %s --stdio   (serves the cowpen agent protocol)\n", argv[0]);
+			fprintf(stderr, "       %s --mount DEVICE TYPE WHERE\n", argv[0]);
 			return 2;
 		}
 		agent.in = 0;

@@ -132,6 +132,15 @@ static void job_forget(struct job *job)
 	job->used = false;
 }
 
+/* Kill a job that has had its time; one that has ended is left as it is. */
+static void job_kill(struct job *job)
+{
+	if (job->ended_ms || job->overdue)
+		return;
+	job->overdue = true;
+	kill(-job->pid, SIGKILL);
+}
+
 /* Kill the jobs whose deadline has passed. */
 static void job_overdue(void)
 {
@@ -140,10 +149,8 @@ static void job_overdue(void)
 	for (int i = 0; i < JOBS_MAX; i++) {
 		struct job *job = &jobs[i];
 
-		if (job->used && !job->ended_ms && !job->overdue && now >= job->deadline_ms) {
-			job->overdue = true;
-			kill(-job->pid, SIGKILL);
-		}
+		if (job->used && now >= job->deadline_ms)
+			job_kill(job);
 	}
 }
 

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define COWPEN_PROTOCOL_VERSION 1
+#define COWPEN_PROTOCOL_VERSION 2
 #define COWPEN_FRAME_MAGIC 0x6e707763 /* "cwpn" in memory */
 #define COWPEN_FRAME_PAYLOAD 65536 /* longer frames are a protocol error on either side */
 
@@ -20,6 +20,7 @@
 #define COWPEN_PULL 6 /* struct cowpen_number: most bytes to send, then the path; answered by DATA frames */
 #define COWPEN_DATA 7 /* a piece of a file, either direction; no bytes: end of file */
 #define COWPEN_POWEROFF 8
+#define COWPEN_KILL 9 /* the run of this id has had its time: end it; answered by the run's EXIT */
 
 /* guest to host */
 #define COWPEN_READY 16 /* struct cowpen_number: protocol version; then release and machine as strings */
@@ -36,7 +37,7 @@
 /* how a run ended */
 #define COWPEN_EXITED 0
 #define COWPEN_SIGNALLED 1
-#define COWPEN_DEADLINE 2 /* killed by the agent: it ran longer than it was given */
+#define COWPEN_DEADLINE 2 /* killed: it ran longer than it was given */
 
 struct cowpen_frame {
 	uint32_t magic;
@@ -52,7 +53,7 @@ struct cowpen_hello {
 };
 
 struct cowpen_run {
-	uint32_t deadline_ms;
+	uint32_t deadline_ms; /* of the agent itself, for the host that never sends KILL */
 	uint16_t argc;
 	uint16_t envc;
 };

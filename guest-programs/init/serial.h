@@ -12,6 +12,7 @@
  *   hello NS SEED                 → VERSION RELEASE MACHINE
  *   run ID MS ARGC STRINGS        → (argv, then environment, NUL-ended); output goes to files, see job_file
  *   status ID                     → running | KIND CODE WALL_MS RSS_KIB
+ *   kill ID                       → (its time is over)
  *   read PATH OFFSET LENGTH       → BYTES (fewer at the end of the file)
  *   write PATH OFFSET MODE BYTES  → (offset 0 makes the file anew)
  *   move FROM TO    forget ID    poweroff
@@ -165,6 +166,7 @@ static int serial_do(char **word, int words, char *answer)
 		if (base64_decode(word[2]) >= sizeof(hello.seed))
 			memcpy(hello.seed, word[2], sizeof(hello.seed));
 		wake(&hello);
+		visit_every_cpu();
 		uname(&name);
 		sprintf(answer, "%d %s %s", COWPEN_PROTOCOL_VERSION, name.release, name.machine);
 		return 0;
@@ -179,6 +181,11 @@ static int serial_do(char **word, int words, char *answer)
 		else
 			sprintf(answer, "%" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32, job->exit.kind,
 				job->exit.code, job->exit.wall_ms, job->exit.max_rss_kib);
+		return 0;
+	}
+	if (!strcmp(verb, "kill") && words == 2) {
+		if (job)
+			job_kill(job);
 		return 0;
 	}
 	if (!strcmp(verb, "read") && words == 4) {

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from harness import cheader
 from harness.deadline import Deadline
 from harness.errors import ChannelError, DeadlineError, GuestDiedError
 from harness.guest.channel import (
+    PROTOCOL_HEADER,
+    WORD_SECONDS,
     Channel,
     Ending,
     Exit,
@@ -24,6 +27,7 @@ from harness.guest.channel import (
     Watch,
     discard,
     environment,
+    nothing,
     protocol,
     strings,
     wall_clock_and_seed,
@@ -35,7 +39,7 @@ _PIECE = 32768  # bytes of a file per frame: virtio-serial passes them on in one
 _HELLO_EVERY = 0.5  # seconds; a hello sent before the guest listens is lost, so it is sent again
 # What may pile up unread while we send: the rest of a file the host gave up on, and no more.
 _INBOX_LIMIT = 4 << 20
-# The agent ends an overdue program itself; only if it does not, in this time, the host gives up on it.
+# An overdue program that is to be killed is dead and reported in this time, or the host gives up on it.
 _AGENT_GRACE = 10.0
 
 
@@ -61,7 +65,7 @@ class AgentChannel(Channel):
         self._inbox = bytearray()
         self._id = 0
         self._ffi: Any = protocol()
-        self._c: Any = self._ffi.dlopen(None)
+        self._c: Any = cheader.constants(PROTOCOL_HEADER)
         self._header = self._ffi.sizeof("struct cowpen_frame")
 
     # -- frames ------------------------------------------------------------------------------------
@@ -226,17 +230,31 @@ class AgentChannel(Channel):
         seconds: float,
         env: Mapping[str, str] | None = None,
         on_output: OnOutput = discard,
+        on_overdue: Callable[[], None] = nothing,
     ) -> Exit:
         variables = [f"{name}={value}" for name, value in environment(env).items()]
-        head = self._ffi.new("struct cowpen_run *", [max(1, int(seconds * 1000)), len(argv), len(variables)])
+        agent_ms = int((seconds + WORD_SECONDS * self._scale) * 1000)
+        head = self._ffi.new("struct cowpen_run *", [agent_ms, len(argv), len(variables)])
         payload = bytes(self._ffi.buffer(head)) + strings([*argv, *variables])
         if len(payload) > self._c.COWPEN_FRAME_PAYLOAD:
             raise ChannelError("arguments and environment are longer than a frame")
         ident = self._next_id()
-        deadline = Deadline(seconds + _AGENT_GRACE * self._scale, f"{argv[0]} to end, or the agent to end it")
-        self._send(self._c.COWPEN_RUN, ident, payload, deadline)
+        grace = _AGENT_GRACE * self._scale
+        self._send(self._c.COWPEN_RUN, ident, payload, Deadline(grace, f"the agent to start {argv[0]}"))
+        deadline = Deadline(seconds, f"{argv[0]} to end")
+        overdue = False
         while True:
-            frame = self._receive(deadline)
+            if deadline.passed and not overdue:
+                overdue = True
+                on_overdue()
+                deadline = Deadline(grace, f"the agent to end {argv[0]}")
+                self._send(self._c.COWPEN_KILL, ident, b"", deadline)
+            try:
+                frame = self._receive(deadline)
+            except DeadlineError:
+                if overdue:
+                    raise
+                continue
             if frame is None or frame[2] != ident:
                 continue
             kind, stream, _, payload = frame

@@ -97,6 +97,14 @@ class Nobody:
 
 OnOutput = Callable[[Stream, bytes], None]
 
+# A program is killed on the host's word, when the host has looked at it. How much longer (for a guest of speed 1.0) the
+# guest waits for that word before it acts by itself: a host that is gone, or stopped, never sends it.
+WORD_SECONDS = 120.0
+
+
+def nothing() -> None:
+    """An ``on_overdue`` for a program that may be killed unseen."""
+
 
 def discard(stream: Stream, data: bytes) -> None:
     """An `OnOutput` for output nobody wants."""
@@ -144,11 +152,13 @@ class Channel(abc.ABC):
         seconds: float,
         env: Mapping[str, str] | None = None,
         on_output: OnOutput = discard,
+        on_overdue: Callable[[], None] = nothing,
     ) -> Exit:
         """Run a program to its end, passing on what it prints as it comes.
 
         ``argv[0]`` is an absolute path. A program that runs longer than ``seconds`` is killed with all it
-        started, and its `Exit` says so: that is a result, not an error.
+        started, and its `Exit` says so: that is a result, not an error. ``on_overdue`` is called before, once, while it
+        still runs: the moment to see what it is doing.
         """
 
     @abc.abstractmethod

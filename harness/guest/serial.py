@@ -12,12 +12,13 @@ import re
 import socket
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.deadline import Deadline
 from harness.errors import ChannelError
 from harness.guest.channel import (
+    WORD_SECONDS,
     Channel,
     Ending,
     Exit,
@@ -28,6 +29,7 @@ from harness.guest.channel import (
     Watch,
     discard,
     environment,
+    nothing,
     strings,
     wall_clock_and_seed,
 )
@@ -207,21 +209,28 @@ class SerialChannel(Channel):
         seconds: float,
         env: Mapping[str, str] | None = None,
         on_output: OnOutput = discard,
+        on_overdue: Callable[[], None] = nothing,
     ) -> Exit:
         variables = [f"{name}={value}" for name, value in environment(env).items()]
         data = strings([*argv, *variables])
         if len(data) > _PIECE:
             raise ChannelError(f"arguments and environment are longer than {_PIECE} bytes")
-        deadline = Deadline(
-            seconds + _AGENT_GRACE * self._scale, f"{argv[0]} to end, or the guest's init to end it"
-        )
+        patience = Deadline(seconds, f"{argv[0]} to end")
+        # One request may find the program's time over just as it begins.
+        grace = _AGENT_GRACE * self._scale
+        deadline = Deadline(seconds + grace, f"the guest to tell of {argv[0]}")
         self._id += 1
         ident = str(self._id)
-        self._ask(
-            "run", ident, str(max(1, int(seconds * 1000))), str(len(argv)), _b64(data), deadline=deadline
-        )
+        init_ms = int((seconds + WORD_SECONDS * self._scale) * 1000)
+        self._ask("run", ident, str(init_ms), str(len(argv)), _b64(data), deadline=deadline)
         given = dict.fromkeys(Stream, 0)
+        overdue = False
         while True:
+            if patience.passed and not overdue:
+                overdue = True
+                on_overdue()
+                deadline = Deadline(grace, f"the guest's init to end {argv[0]}")
+                self._ask("kill", ident, deadline=deadline)
             status = self._ask("status", ident, deadline=deadline)
             for stream in Stream:
                 given[stream] += self._pass_on(ident, stream, given[stream], on_output, deadline)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import threading
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import ChannelError, HostError, UserError
+from harness.errors import ChannelError, DeadlineError, HostError, UserError
 from harness.guest.agent import AgentChannel
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 30.0
 _COMMAND_SECONDS = 60.0
+_START_SECONDS = 90.0
 _FOLDER = re.compile(r"/tmp/cowpen\.[A-Za-z0-9]+")  # noqa: S108  (on the other machine)
 
 AgentFor = Callable[[str], Path]
@@ -84,7 +86,8 @@ def connect(
 
     The host's key must be in ``known_hosts`` (default: the user's own): a machine nobody has vouched for is
     refused. ``identity`` is a private key file (default: the user's keys and SSH agent). Raises `HostError` when the
-    machine cannot be reached or trusted, `ChannelError` when it does not run the agent.
+    machine cannot be reached or trusted, `ChannelError` when it does not run the agent, `DeadlineError` when it
+    stops answering.
     """
     import paramiko  # noqa: PLC0415  (0.2 s)
 
@@ -112,16 +115,42 @@ def connect(
         except (paramiko.SSHException, OSError) as error:
             raise HostError(f"cannot reach {address} ({error})", mend=_mend(error, address)) from error
         try:
-            machine = _command(client, "uname -m").strip()
-            folder = _push_agent(client, agent_for(machine))
-            transport = client.get_transport()
-            assert transport is not None  # connected above
-            session = transport.open_session(timeout=_CONNECT_SECONDS)
-            session.exec_command(f"{folder}/agent --stdio; rm -rf {folder}")
+            with _at_most(_START_SECONDS, client, f"{address} to start the agent"):
+                machine = _command(client, "uname -m").strip()
+                folder = _push_agent(client, agent_for(machine))
+                transport = client.get_transport()
+                assert transport is not None  # connected above
+                session = transport.open_session(timeout=_CONNECT_SECONDS)
+                session.exec_command(f"{folder}/agent --stdio; rm -rf {folder}")
         except (paramiko.SSHException, OSError) as error:
             raise ChannelError(f"{address} does not run the agent ({error})") from error
         stack.pop_all()
         return SshChannel(client, session, scale=scale)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float, client: paramiko.SSHClient, what: str) -> Iterator[None]:
+    """Bound waits that paramiko itself does not: it waits for ever for the answer to a request to run a command.
+
+    The connection is closed at the deadline, which ends every wait on it; then `DeadlineError` is raised.
+    """
+    passed = threading.Event()
+
+    def end() -> None:
+        passed.set()
+        client.close()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if passed.is_set():
+            raise DeadlineError(f"waited {seconds:.0f} s in vain for {what}") from error
+        raise
+    finally:
+        timer.cancel()
 
 
 def _mend(error: Exception, address: Address) -> str:

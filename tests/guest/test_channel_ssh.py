@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -19,7 +21,7 @@ from trouble import Ended, cowpen, program
 
 from harness.arch import get_arch
 from harness.cache import Cache
-from harness.errors import HostError, ToolMissingError
+from harness.errors import DeadlineError, HostError, ToolMissingError
 from harness.guest import ssh
 from harness.program.init import compile_init
 
@@ -223,6 +225,33 @@ class TestTrust:
             with pytest.raises(HostError, match="cannot reach ssh://") as caught:
                 server.connect(address=nobody)
         assert "is it up" in str(caught.value.mend)
+
+
+def test_machine_that_stops_answering(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sshd is stopped in mid-session: paramiko would wait for its answer for ever."""
+    monkeypatch.setattr(ssh, "_START_SECONDS", 3.0)
+    stopped: list[int] = []
+
+    def stop_sessions(machine: str) -> Path:
+        agent = server.agent_for(machine)
+        listener = int((server.folder / "sshd.pid").read_text())
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                _, _, rest = entry.read_text().rpartition(")")
+                if int(rest.split()[1]) == listener:
+                    stopped.append(int(entry.parent.name))
+                    os.kill(stopped[-1], signal.SIGSTOP)
+        assert stopped
+        return agent
+
+    begun = time.monotonic()
+    try:
+        with pytest.raises(DeadlineError, match="to start the agent"):
+            dataclasses.replace(server, agent_for=stop_sessions).connect()
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert time.monotonic() - begun < 30
 
 
 # -- cowpen run --machine ----------------------------------------------------------------------------

@@ -163,6 +163,7 @@ def test_unknown_stream_is_dropped() -> None:
 def test_answers_of_earlier_requests_are_dropped() -> None:
     def serve(peer: Peer) -> None:
         peer.take()  # never answered in time
+        assert peer.take()[0] == C.COWPEN_KILL  # nor is this
         _, ident, _ = peer.take()
         peer.send(frame(C.COWPEN_OUTPUT, ident - 1, b"late", stream=1), exit_frame(ident - 1, 1))
         peer.send(frame(C.COWPEN_OUTPUT, ident, b"right", stream=1), exit_frame(ident, 2))
@@ -174,6 +175,34 @@ def test_answers_of_earlier_requests_are_dropped() -> None:
         ended = channel.run(["/x"], seconds=10, on_output=lambda *what: heard.append(what))
     assert ended.code == 2
     assert heard == [(Stream.STDOUT, b"right")]
+
+
+def test_an_overdue_program_is_looked_at_and_then_killed() -> None:
+    order = []
+
+    def serve(peer: Peer) -> None:
+        _, ident, payload = peer.take()
+        assert (
+            struct.unpack_from("<I", payload)[0] > 60_000
+        )  # the agent's own deadline is for a host that is gone
+        order.append("started")
+        kind, killed, _ = peer.take()
+        assert (kind, killed) == (C.COWPEN_KILL, ident)
+        order.append("killed")
+        peer.send(frame(C.COWPEN_OUTPUT, ident, b"last words", stream=1))
+        peer.send(frame(C.COWPEN_EXIT, ident, struct.pack("<IIII", C.COWPEN_DEADLINE, 9, 100, 1)))
+
+    heard = []
+    with pair(serve) as (channel, _):
+        ended = channel.run(
+            ["/x"],
+            seconds=0.1,
+            on_output=lambda *what: heard.append(what),
+            on_overdue=lambda: order.append("looked at"),
+        )
+    assert ended.ending is Ending.DEADLINE
+    assert order == ["started", "looked at", "killed"]
+    assert heard == [(Stream.STDOUT, b"last words")]
 
 
 def test_a_guest_slower_than_the_hellos_is_heard() -> None:
@@ -196,7 +225,7 @@ def test_a_guest_slower_than_the_hellos_is_heard() -> None:
     [
         (b"", "protocol 0"),
         (struct.pack("<I", 999), "protocol 999"),
-        (struct.pack("<I", 1) + b"6.1", "incomplete"),
+        (struct.pack("<I", C.COWPEN_PROTOCOL_VERSION) + b"6.1", "incomplete"),
     ],
 )
 def test_bad_greeting(payload: bytes, words: str) -> None:
