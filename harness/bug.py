@@ -34,7 +34,8 @@ class Disk(Record):
     read_delay_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
     """Milliseconds by which every read is answered late."""
     write_delay_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
-    content: Literal["zeros"] = "zeros"
+    content: Literal["zeros", "ext4", "xfs"] = "zeros"
+    """Zeros, or a fresh file system, mounted on /mnt; xfs takes 301M or more."""
 
     @property
     def bytes(self) -> int:
@@ -52,6 +53,10 @@ class BugProgram(Record):
     disk: Disk | None = None
     memory_mib: Annotated[int, Field(ge=64, le=65_536)] = 512
     cpus: Annotated[int, Field(ge=1, le=64)] = 2
+    numa_nodes: Annotated[int, Field(ge=1, le=16)] = 1
+    """CPUs and memory are spread evenly over them."""
+    hugepages: Annotated[int, Field(ge=0, le=32_768)] = 0
+    """Huge pages of the kernel's default size that are reserved at boot, out of ``memory_mib``."""
     kernel_arguments: tuple[Word, ...] = ()
     modules: tuple[Word, ...] = ()
     needs: tuple[Option, ...] = ()

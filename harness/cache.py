@@ -1,8 +1,8 @@
 """The content-addressed cache: entries are folders, written once, whole or not at all.
 
-Layout below the root: ``KIND/KEY/`` are finished entries, ``tmp/`` holds entries in the making, ``lock/`` one
-file per entry in the making. Locks are ``flock`` locks, so they end with their process; what a killed process
-left in ``tmp/`` and ``lock/`` is swept by the next one.
+Layout below the root: ``KIND/KEY/`` are finished entries, ``tmp/`` holds entries in the making and those that are being
+removed, ``lock/`` one file per entry in the making. Locks are ``flock`` locks, so they end with their process; what
+a killed process left in ``tmp/`` and ``lock/`` is swept by the next one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.errors import HostError
+from harness.errors import DeadlineError, HostError
 from harness.folders import cache_folder
 
 _LOCK_POLL_SECONDS = 0.05
+_REMOVE_SECONDS = 30.0  # how long an entry that is to be removed may be in the making by somebody else
 
 
 def digest(*parts: bytes | str | Path) -> str:
@@ -71,6 +73,40 @@ def _locked(path: Path, deadline: Deadline) -> Iterator[None]:
             os.close(descriptor)
 
 
+def _occupied(folder: Path) -> int:
+    """Bytes that the files below ``folder`` take of the disk."""
+    return sum(512 * path.lstat().st_blocks for path in folder.rglob("*"))
+
+
+class Held:
+    """A finished entry in use: no `Cache.prune` removes it while this object lives.
+
+    There is nothing to close: the hold, a shared ``flock`` on the entry's folder, ends with the object, or with the
+    process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """`FileNotFoundError` if the entry is not there (any more)."""
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+        gone = False
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            gone = True  # just being removed
+        if gone or not self.there:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    @property
+    def there(self) -> bool:
+        """Whether the entry's name still means this very entry, not one that was made after its removal."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+
 class Cache:
     """One cache folder, shared safely by any number of processes."""
 
@@ -90,6 +126,58 @@ class Cache:
         with contextlib.suppress(OSError):
             os.utime(path)
         return path
+
+    def hold(self, kind: str, key: str) -> Held | None:
+        """The finished entry, marked as just used and kept from being pruned; None if there is none."""
+        path = self.get(kind, key)
+        try:
+            return Held(path) if path else None
+        except FileNotFoundError:
+            return None
+
+    def drop(self, entry: Held) -> None:
+        """Remove an entry that turned out to be useless, whoever else holds it; never an error.
+
+        What was made again under its name meanwhile stays.
+        """
+        kind, key = entry.path.parent.name, entry.path.name
+        with contextlib.suppress(OSError, DeadlineError):
+            deadline = Deadline(_REMOVE_SECONDS, f"another cowpen that is making {key}")
+            # Who makes it anew holds this lock: so nothing comes between the look and the removal.
+            with _locked(self.root / "lock" / f"{kind}-{key}", deadline):
+                if entry.there:
+                    self._remove(entry.path)
+
+    def prune(self, kind: str, *, unused_seconds: float, most_bytes: int) -> None:
+        """Remove entries of ``kind`` not used for so long, then the least recently used beyond ``most_bytes``.
+
+        Bytes are those the files occupy. What anybody holds (`hold`) stays; never an error: what cannot be removed
+        is for another time.
+        """
+        with contextlib.suppress(OSError):
+            entries = [(path.stat().st_mtime, path) for path in (self.root / kind).iterdir()]
+            total = 0
+            for used, path in sorted(entries, reverse=True):
+                total += _occupied(path)
+                if time.time() - used > unused_seconds or total > most_bytes:
+                    self._prune(path)
+
+    def _prune(self, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._remove(path)
+            finally:
+                os.close(descriptor)
+
+    def _remove(self, path: Path) -> None:
+        """Take the entry away in one step: nobody finds half of it under its name."""
+        grave = Path(tempfile.mkdtemp(prefix="removed-", dir=self.root / "tmp"))
+        try:
+            path.rename(grave / path.name)
+        finally:
+            shutil.rmtree(grave, ignore_errors=True)
 
     def entry(self, kind: str, key: str, build: Callable[[Path], None], *, seconds: float, what: str) -> Path:
         """The entry ``kind/key``; made by ``build(folder)`` if it is not there.

@@ -62,6 +62,14 @@ class BootError(GuestError):
         self.died = died
 
 
+class SnapshotError(GuestError):
+    """A guest did not come up from its snapshot, which is no good then; from another, or by a boot, it may."""
+
+
+class UnsupportedError(GuestError):
+    """The guest's kernel cannot give what the shape of its machine promises, such as a file system."""
+
+
 class GuestDiedError(GuestError):
     """QEMU ended, or the guest panicked or reset, while something was still expected of it."""
 

@@ -4,82 +4,84 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import click
 
+from harness.cli.live import Live, suits_terminal
 from harness.console.display import escape
-from harness.trial.attempt import Attempt
+from harness.trial.attempt import Attempt, Phase
 from harness.trial.outcome import Outcome
 from harness.trial.subject import Subject
 from harness.trial.verdict import Verdict
-
-_BAR = 20
 
 
 class Progress:
     """The `Listener` of a person, and with ``as_json`` of a script too.
 
     Text goes to standard error, so that standard output holds the table alone, or the JSON lines alone. On a
-    terminal a line follows the trial under way; without one each trial gets a line when it ends.
+    terminal some lines follow the trial under way (`harness.cli.live`) until its verdict, or until the ``with`` block
+    is left; without one each trial gets a line when it ends.
     """
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
-        self._live = sys.stderr.isatty()
-        self._title = ""
-        self._wanted = 0
-        self._counts: Counter[Outcome] = Counter()
-        self._shown = 0
+        # Lines on the same terminal would be torn apart by those that follow the trial.
+        self._watched = suits_terminal(sys.stderr) and not (as_json and sys.stdout.isatty())
+        self._live: Live | None = None
         self.verdicts: list[Verdict] = []
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_live()
+
     def tell(self, line: str) -> None:
-        self._wipe()
-        click.echo("\n".join(escape(part) for part in line.splitlines()), err=True)
+        for part in line.splitlines():
+            self._say(part)
 
     def begins(self, subject: Subject, kernel: str, arch: str, attempts: int) -> None:
-        self._title = f"{subject.name} on {kernel} {arch}"
-        self._wanted = attempts
-        self._counts = Counter()
-        self._draw()
+        self._end_live()
+        if self._watched:
+            self._live = Live(f"{subject.name} on {kernel} {arch}", attempts)
+
+    def phase(self, number: int, phase: Phase) -> None:
+        if self._live:
+            self._live.phase(number, phase)
 
     def attempt(self, attempt: Attempt, record: dict[str, Any]) -> None:
-        self._counts[attempt.outcome] += 1
+        if self._live:
+            self._live.ended(attempt.number, attempt.outcome)
         if self._json:
             print_json(record)
         if attempt.outcome not in (Outcome.CLEAN, Outcome.REPRODUCED):
             self.tell(f"attempt {attempt.number}: {attempt.outcome}: {attempt.reason}")
             self.tell(f"    kept in {attempt.kept}")
-        self._draw()
 
     def verdict(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
-        self._wipe()
+        self._end_live()
         if self._json:
             print_json(verdict.to_json())
         kernel = verdict.kernel
         name = f"{verdict.bug}/{verdict.program}" if verdict.bug else verdict.program
         where = f"{kernel['spec']} ({kernel['release'] or 'not booted'}) {verdict.arch}"
-        click.echo(escape(f"{name} on {where}: {verdict.summary()}"), err=True)
+        self._say(f"{name} on {where}: {verdict.summary()}")
 
-    def _draw(self) -> None:
-        if not self._live:
-            return
-        done = sum(self._counts.values())
-        filled = _BAR * done // max(1, self._wanted)
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self._counts.items()))
-        line = f"[{'#' * filled}{'.' * (_BAR - filled)}] {done}/{self._wanted} {self._title}: {counts or 'starting'}"
-        self._wipe()
-        width = 79
-        text = escape(line)[:width]
-        self._shown = len(text)
-        click.echo(text, err=True, nl=False)
+    def _say(self, line: str) -> None:
+        if self._live:
+            self._live.say(escape(line))
+        else:
+            click.echo(escape(line), err=True)
 
-    def _wipe(self) -> None:
-        if self._shown:
-            click.echo("\r" + " " * self._shown + "\r", err=True, nl=False)
-            self._shown = 0
+    def _end_live(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
 
     def table(self) -> None:
         """Print the table of all verdicts on standard output; a script has had its records already."""

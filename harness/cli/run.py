@@ -44,6 +44,11 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, str]:
     return settings
 
 
+def _jobs(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """A number of guests, or None for ``auto``."""
+    return None if value == "auto" else click.IntRange(1, 64)(value, param, ctx)
+
+
 @click.command("run", epilog=_EPILOG)
 @click.argument("bugs", nargs=-1, metavar="BUG[/PROGRAM]…")
 @click.option(
@@ -109,7 +114,15 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, str]:
     metavar="DIR",
     help="Where results go. [default: below ~/.local/state/cowpen/runs]",
 )
-@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Guests at once.")
+@click.option(
+    "--jobs",
+    callback=_jobs,
+    default="1",
+    show_default=True,
+    metavar="N|auto",
+    help="Guests at once; auto: as many as cores and memory allow without starving each other's CPUs, which gives the "
+    "most attempts a minute. Not the default, since neighbours change the timing that a race depends on.",
+)
 @click.option("--cold", is_flag=True, help="Boot for every attempt instead of starting from a snapshot.")
 @click.option(
     "--cpus", type=click.IntRange(1, 64), default=2, show_default=True, help="At least so many CPUs."
@@ -121,6 +134,27 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, str]:
     show_default=True,
     metavar="MIB",
     help="At least so much memory.",
+)
+@click.option(
+    "--numa",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="At least so many NUMA nodes, over which CPUs and memory are spread evenly.",
+)
+@click.option(
+    "--hugepages",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="At least so many huge pages of the default size, reserved at boot.",
+)
+@click.option(
+    "--disk",
+    type=click.Choice(["zeros", "ext4", "xfs"]),
+    help="What the disk /dev/vda of --program holds; a file system is mounted on /mnt. [default: zeros]",
 )
 @click.option("--cpu", metavar="MODEL", help="QEMU's CPU model. [default: the architecture's]")
 @click.option(
@@ -145,10 +179,13 @@ def run(
     settings: tuple[str, ...],
     as_json: bool,
     keep: Path | None,
-    jobs: int,
+    jobs: int | None,
     cold: bool,
     cpus: int,
     memory: int,
+    numa: int,
+    hugepages: int,
+    disk: str | None,
     cpu: str | None,
     channel: str,
     append: tuple[str, ...],
@@ -157,7 +194,7 @@ def run(
     from harness.cli.progress import Progress  # noqa: PLC0415
     from harness.trial.trial import Options  # noqa: PLC0415
 
-    subjects = _subjects(bugs, file, parse_settings(settings))
+    subjects = _subjects(bugs, file, parse_settings(settings), disk)
     if seconds is not None:
         subjects = [subject.with_seconds(seconds) for subject in subjects]
     if machine is not None:
@@ -168,31 +205,40 @@ def run(
         targets = [_running(machine, identity, known_hosts)]
     else:
         from harness.guest.machine import MachineShape  # noqa: PLC0415
-        from harness.trial.jobs import guests_at_once  # noqa: PLC0415
 
-        base = MachineShape(cpus=cpus, memory_mib=memory, cpu=cpu, channel=channel, kernel_arguments=append)
-        jobs, fewer = guests_at_once(jobs, base)
-        if fewer:
-            click.echo(fewer, err=True)
+        base = MachineShape(
+            cpus=cpus,
+            memory_mib=memory,
+            numa_nodes=numa,
+            hugepages=hugepages,
+            cpu=cpu,
+            channel=channel,
+            kernel_arguments=append,
+        )
         targets = guest_targets(kernels or (_DEFAULT_KERNEL,), arches, base=base, jobs=jobs, cold=cold)
     options = Options(attempts=attempts, stop_on_first=stop_on_first)
     return run_trials(subjects, targets, options, Progress(as_json=as_json), keep=keep)
 
 
 def guest_targets(
-    kernels: tuple[str, ...], arches: tuple[str, ...], *, base: MachineShape, jobs: int, cold: bool
+    kernels: tuple[str, ...], arches: tuple[str, ...], *, base: MachineShape, jobs: int | None, cold: bool
 ) -> list[Target[Any]]:
-    """Every kernel on every architecture; `UserError` for a name that cannot be right."""
+    """Every kernel on every architecture; ``jobs`` None: as many at once as make sense.
+
+    `UserError` for a name that cannot be right.
+    """
     from harness.arch import get_arch, host_arch  # noqa: PLC0415
     from harness.kernel.spec import check_arch, parse  # noqa: PLC0415
+    from harness.trial.jobs import Jobs  # noqa: PLC0415
     from harness.trial.target import GuestTarget  # noqa: PLC0415
 
+    at_once = Jobs(jobs)
     wanted = [get_arch(name) for name in arches] or [host_arch()]
     for spec in kernels:
         for arch in wanted:  # a mistake in the last spec is better known before the first trial
             check_arch(parse(spec), arch)
     return [
-        GuestTarget(spec=spec, arch=arch, base=base, jobs=jobs, cold=cold)
+        GuestTarget(spec=spec, arch=arch, base=base, jobs=at_once, cold=cold)
         for spec in kernels
         for arch in wanted
     ]
@@ -206,13 +252,19 @@ def _running(url: str, identity: Path | None, known_hosts: Path | None) -> Targe
     return reach(parse_address(url), identity=identity, known_hosts=known_hosts, cache=Cache())
 
 
-def _subjects(bugs: tuple[str, ...], file: Path | None, settings: dict[str, str]) -> list[Subject]:
+def _subjects(
+    bugs: tuple[str, ...], file: Path | None, settings: dict[str, str], disk: str | None
+) -> list[Subject]:
     from harness.trial.subject import bug_subjects, own_subject  # noqa: PLC0415
 
     if file is not None and bugs:
         raise UserError("a BUG and --program exclude each other", mend="run them one after the other")
     if file is not None:
-        return [own_subject(file, settings)]
+        return [own_subject(file, settings, filesystem=None if disk == "zeros" else disk)]
+    if disk is not None:
+        raise UserError(
+            f"--disk {disk} without --program", mend="the record of a bug says what its disk holds"
+        )
     if not bugs:
         raise UserError(
             "nothing to run", mend="name a BUG (see `cowpen bugs`) or your own reproducer with --program"
@@ -234,7 +286,7 @@ def run_trials(
     from harness.trial.outcome import exit_code  # noqa: PLC0415
     from harness.trial.trial import run_trial  # noqa: PLC0415
 
-    with run_folder(keep) as folder:
+    with run_folder(keep) as folder, progress:
         for subject in subjects:
             for target in targets:
                 run_trial(subject, target, options, run=folder, cache=Cache(), listener=progress)

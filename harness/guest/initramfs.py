@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.cache import Cache, digest
 from harness.errors import HostError
+from harness.guest.disk import FILE_SYSTEMS
 from harness.guest.machine import MachineShape
 from harness.guest.qemu import AGENT_MODULES, DISK_MODULES, OPTIONAL_MODULES
 from harness.kernel.kernel import Kernel
@@ -73,31 +74,33 @@ def obtain(
     """The initramfs for guests of this kernel and shape: with the modules they need, in load order.
 
     Raises `HostError` if the kernel lacks a module without which the guest could not be reached, or one that the
-    shape names.
+    shape names. A file system it lacks is no reason not to boot: it is said when the disk is mounted.
     """
     needed = [*shape.modules]
     if shape.channel == "agent":
         needed += AGENT_MODULES
     if shape.disks:
         needed += DISK_MODULES
+    optional = [*OPTIONAL_MODULES]
+    optional += sorted({FILE_SYSTEMS[disk.filesystem].module for disk in shape.disks if disk.filesystem})
     more = dict(extra or {})
     # What the modules need in turn follows from the kernel's content: finding it out takes 0.1 s, so it is
     # left to the one who has to.
     parts = [part for path in sorted(more) for part in (path, more[path])]
-    key = digest("initramfs-2", kernel.content, init, " ".join(needed), *parts)
+    key = digest("initramfs-2", kernel.content, init, " ".join(needed), " ".join(optional), *parts)
 
     def make(folder: Path) -> None:
-        loaded = _modules(kernel, needed)
+        loaded = _modules(kernel, needed, optional)
         write(Contents(init=init, modules=loaded, extra=more), folder / "initramfs")
 
     what = f"the initramfs of {kernel.release}"
     return cache.entry("initramfs", key, make, seconds=60, what=what) / "initramfs"
 
 
-def _modules(kernel: Kernel, needed: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Name and content of the modules to load, in order."""
-    order = module_order(kernel, [*OPTIONAL_MODULES, *needed])
-    lacking = [name for name in order.missing if name not in OPTIONAL_MODULES]
+def _modules(kernel: Kernel, needed: Sequence[str], optional: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Name and content of the modules to load, in order; ``optional`` are those that may be missing."""
+    order = module_order(kernel, [*optional, *needed])
+    lacking = [name for name in order.missing if name not in optional]
     if lacking:
         raise HostError(
             f"{kernel.spec} ({kernel.release}) has no module {', '.join(lacking)}, built in or in its modules",

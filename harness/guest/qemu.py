@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 from pathlib import Path
 
 from harness import tools
 from harness.arch import Arch
+from harness.guest import forensics
 from harness.guest.machine import MachineShape
 from harness.kernel.kernel import Kernel
 
@@ -33,6 +36,7 @@ _KERNEL_ARGUMENTS = (
     # The watchdogs count guest seconds, but a host that is busy steals minutes: a lockup must be a real one.
     "watchdog_thresh=60",
     "rcupdate.rcu_cpu_stall_timeout=120",
+    *forensics.KERNEL_ARGUMENTS,
 )
 
 
@@ -77,6 +81,7 @@ def kernel_arguments(arch: Arch, shape: MachineShape) -> str:
         *_KERNEL_ARGUMENTS,
         *arch.kernel_arguments,
         f"cowpen.channel={shape.channel}",
+        *([f"hugepages={shape.hugepages}"] if shape.hugepages else []),
         *shape.kernel_arguments,
     ]
     return " ".join(words)
@@ -95,26 +100,24 @@ def command(
 ) -> list[str]:
     """The whole command line of one guest.
 
-    ``ram`` is a file that holds the guest's memory: when ``restoring`` a snapshot's, mapped copy-on-write;
-    otherwise one to be filled for a snapshot (see `harness.guest.snapshot`).
+    ``ram`` is the folder of the files that hold the guest's memory (`memory_files`): when ``restoring`` a snapshot's,
+    mapped copy-on-write; otherwise it is to be filled for a snapshot (see `harness.guest.snapshot`).
     """
     arch = kernel.arch
-    memory = f"id=ram,size={shape.memory_mib}M"
-    backend = (
-        f"memory-backend-ram,{memory}"
-        if ram is None
-        else f"memory-backend-file,{memory},mem-path={escape(ram)},share={'off' if restoring else 'on'}"
-    )
+    # With one node the machine takes its memory by itself, and the kernel sees no NUMA.
+    whole = ",memory-backend=ram0" if shape.numa_nodes == 1 else ""
+    # With several, CPUs of one socket in two nodes would make the kernel warn of a firmware bug.
+    sockets = "" if shape.numa_nodes == 1 else f",sockets={shape.cpus},cores=1,threads=1"
     line = [
         tools.find(arch.qemu),
         "-name", "cowpen",
         # Nothing but what is named here: no default NIC, floppy, VGA, and no user's configuration.
         "-nodefaults", "-no-user-config", "-display", "none",
-        "-machine", f"{arch.machine},memory-backend=ram",
+        "-machine", f"{arch.machine}{whole}",
         *acceleration.arguments(arch, shape.cpu, steady=ram is not None and not restoring),
-        "-smp", str(shape.cpus),
+        "-smp", f"{shape.cpus}{sockets}",
         "-m", f"{shape.memory_mib}M",
-        "-object", backend,
+        *_memory(shape, ram, restoring=restoring),
         # panic=none: pvpanic reports the panic but lets the kernel go on to print the rest of it.
         "-action", "reboot=shutdown,panic=none",
         "-device", "pvpanic-pci",
@@ -135,11 +138,34 @@ def command(
     return line
 
 
+def memory_files(shape: MachineShape) -> tuple[str, ...]:
+    """The names of the files that hold a guest's memory, one for each NUMA node."""
+    return tuple(f"ram{node}" for node in range(shape.numa_nodes))
+
+
+def _memory(shape: MachineShape, ram: Path | None, *, restoring: bool) -> list[str]:
+    """A memory backend for each NUMA node, and which node has which CPUs."""
+    share = "off" if restoring else "on"
+    line = []
+    first = 0
+    for node, (mib, cpus) in enumerate(zip(shape.node_memory_mib, shape.node_cpus, strict=True)):
+        name = memory_files(shape)[node]
+        backend = f"id={name},size={mib}M"
+        if ram is None:
+            line += ["-object", f"memory-backend-ram,{backend}"]
+        else:
+            line += ["-object", f"memory-backend-file,{backend},mem-path={escape(ram / name)},share={share}"]
+        if shape.numa_nodes > 1:
+            line += ["-numa", f"node,nodeid={node},cpus={first}-{first + cpus - 1},memdev={name}"]
+        first += cpus
+    return line
+
+
 def _channel(shape: MachineShape, console: Path, fd: int) -> list[str]:
     log = escape(console)
     if shape.channel == "agent":
         return [
-            "-chardev", f"file,id=console,path={log},append=on",
+            "-chardev", _console(log),
             "-serial", "chardev:console",
             "-chardev", f"socket,id=agent,fd={fd}",
             "-device", "virtio-serial-pci,id=agents,max_ports=2",
@@ -150,3 +176,25 @@ def _channel(shape: MachineShape, console: Path, fd: int) -> list[str]:
         "-chardev", f"socket,id=console,fd={fd},logfile={log},logappend=on",
         "-serial", "chardev:console",
     ]  # fmt: skip
+
+
+def _console(log: str) -> str:
+    """A console that writes its log and can be written to: a pseudo-terminal nobody need read.
+
+    Only a guest that hangs is ever written to (`harness.guest.forensics`), so where the host has no pseudo-terminals
+    to give, as in a chroot without /dev/pts, a file does.
+    """
+    if _has_terminals():
+        return f"pty,id=console,logfile={log},logappend=on"
+    return f"file,id=console,path={log},append=on"
+
+
+@functools.cache
+def _has_terminals() -> bool:
+    try:
+        ends = os.openpty()
+    except OSError:
+        return False
+    for end in ends:
+        os.close(end)
+    return True

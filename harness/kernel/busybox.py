@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,7 @@ from harness import tools
 from harness.arch import Arch
 from harness.cache import Cache
 from harness.errors import HostError
-from harness.kernel import aptsources
-from harness.kernel.apt import Apt
+from harness.kernel.debian import download_package
 
 _PACKAGE = "busybox-static"
 _SECONDS = 600.0
@@ -22,7 +20,7 @@ def fetch_busybox(arch: Arch, cache: Cache, tell: Callable[[str], None]) -> Path
 
     def build(folder: Path) -> None:
         tell(f"fetching {_PACKAGE} for {arch.debian}")
-        deb = _download(arch, cache, folder)
+        deb, _ = download_package(_PACKAGE, arch, cache, folder)
         tools.run(["dpkg-deb", "-x", deb, folder / "tree"], seconds=60)
         for place in ("bin/busybox", "usr/bin/busybox"):
             path = folder / "tree" / place
@@ -32,20 +30,3 @@ def fetch_busybox(arch: Arch, cache: Cache, tell: Callable[[str], None]) -> Path
         raise HostError(f"{deb.name} holds no busybox")
 
     return cache.entry("busybox", arch.name, build, seconds=_SECONDS, what=_PACKAGE) / "busybox"
-
-
-def _download(arch: Arch, cache: Cache, folder: Path) -> Path:
-    sources = aptsources.host_sources()
-    if sources:
-        name = hashlib.sha256(aptsources.render(sources, arch.debian).encode()).hexdigest()[:12]
-        apt = Apt(cache.root / "apt" / f"{arch.debian}-{name}", arch.debian, sources)
-        with cache.lock(f"apt-{arch.debian}", seconds=_SECONDS, what=f"apt's index for {arch.debian}"):
-            if apt.age is None:
-                apt.update()
-            found = apt.candidates([_PACKAGE])
-            if found:
-                return apt.download(found[0], folder)
-    raise HostError(
-        f"no package {_PACKAGE} for {arch.debian} in the Debian archives known here",
-        mend="check the host's apt sources; only `cowpen shell` needs it",
-    )

@@ -177,9 +177,7 @@ def _choose(spec: DebianSpec, arch: Arch, cache: Cache, *, refresh: bool, progre
             f"no Debian archive to look for {wanted} in",
             mend="add a Debian archive to the host's apt sources, or use path:IMAGE",
         )
-    text = aptsources.render(sources, arch.debian)
-    name = f"{arch.debian}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    apt = Apt(cache.root / "apt" / name, arch.debian, sources)
+    apt = private_apt(sources, arch, cache)
     complaint = ""
     if refresh or apt.age is None or apt.age >= _INDEX_SECONDS:
         progress(f"{spec.text}: looking for the newest package for {arch.debian}")
@@ -196,6 +194,37 @@ def _choose(spec: DebianSpec, arch: Arch, cache: Cache, *, refresh: bool, progre
     raise HostError(
         f"no package matches {wanted} in {', '.join(aptsources.suites(sources))} for {arch.debian}",
         mend=f"kernel series there: {there}",
+    )
+
+
+def private_apt(sources: list[aptsources.Stanza], arch: Arch, cache: Cache) -> Apt:
+    """The apt of the cache for ``arch``; its user holds the cache's lock ``apt-DEBIAN_ARCH``."""
+    text = aptsources.render(sources, arch.debian)
+    name = f"{arch.debian}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return Apt(cache.root / "apt" / name, arch.debian, sources)
+
+
+def download_package(
+    package: str, arch: Arch, cache: Cache, folder: Path, *, version: str | None = None
+) -> tuple[Path, Candidate]:
+    """Fetch a package other than a kernel image, the newest or this ``version``, into the empty ``folder``.
+
+    An index that does not have it is asked for anew once. Raises `HostError` if there is none.
+    """
+    sources = aptsources.host_sources()
+    with cache.lock(f"apt-{arch.debian}", seconds=_LOCK_SECONDS, what=f"apt's index for {arch.debian}"):
+        apt = private_apt(sources, arch, cache)
+        for anew in (False, True) if sources else ():
+            if anew or apt.age is None or apt.age >= _INDEX_SECONDS:
+                _update(apt)
+            found = [one for one in apt.candidates([package]) if version in (None, one.version)]
+            if found:
+                newest = max(found, key=_newness)
+                return apt.download(newest, folder), newest
+    wanted = f"{package} {version}" if version else package
+    raise HostError(
+        f"no package {wanted} for {arch.debian} in the Debian archives known here",
+        mend="check the host's apt sources",
     )
 
 

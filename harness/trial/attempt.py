@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.console.detect import scan_file
 from harness.console.display import escape
 from harness.console.finding import Finding, corruption_finding
-from harness.errors import DeadlineError, GuestError, HostError
+from harness.errors import DeadlineError, GuestError, HostError, SnapshotError, UnsupportedError
 from harness.guest.channel import Ending, Exit, Stream
 from harness.process import StoppingError
 from harness.program.record import corruption_title, parse_records
@@ -22,6 +25,18 @@ from harness.trial.stage import Machine, Stage
 _PUSH_SECONDS = 30.0  # whatever the program's size; 1 MB takes 0.03 s over the agent
 _SETTLE_SECONDS = 5.0
 _UNSUPPORTED = "unsupported:"
+
+
+class Phase(enum.StrEnum):
+    """What an attempt is doing, for those who watch."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    SETTLING = "settling"
+
+
+OnPhase = Callable[[Phase], None]
+"""Called, by the thread of the attempt, when a phase begins."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +53,8 @@ class Attempt:
     """Whether the guest came up."""
     started: bool = False
     """Whether the program was started: an attempt without says nothing about the bug, either way."""
+    stale: bool = False
+    """Whether its snapshot kept the guest from coming up: from another one the next may."""
 
     def to_json(self, **identity: object) -> dict[str, Any]:
         """The ``attempt`` record of ``--json``; ``identity`` says of what (bug, program, kernel, arch)."""
@@ -60,17 +77,24 @@ class _Seen:
     booted: bool = False
     started: bool = False
     exit: Exit | None = None
-    hang: bool = False
+    hang: str | None = None
+    """What did not come in time, once the program was started."""
     trouble: str | None = None
+    stale: bool = False
+    unsupported: str | None = None
+    """What the guest was found to lack before the program was started."""
     console_before: int = 0
     """Bytes of the console printed before the program was started."""
+    state: tuple[float, float] = (math.inf, math.inf)
+    """Where in the console the state of a hanging guest begins and ends, which was collected there."""
 
 
-def run_attempt(stage: Stage, number: int, folder: Path) -> Attempt:
+def run_attempt(stage: Stage, number: int, folder: Path, on_phase: OnPhase = lambda phase: None) -> Attempt:
     """Run one attempt; every trouble becomes an outcome, only an interrupt escapes."""
     begin = time.monotonic()
     with Capture(folder) as capture:
-        seen = _watch_it(stage, folder, capture)
+        on_phase(Phase.STARTING)
+        seen = _watch_it(stage, folder, capture, on_phase)
         findings = _findings(stage, folder, capture, seen)
         outcome, reason = _decide(stage, findings, capture, seen)
     return write_result(
@@ -83,6 +107,7 @@ def run_attempt(stage: Stage, number: int, folder: Path) -> Attempt:
             kept=folder,
             booted=seen.booted,
             started=seen.started,
+            stale=seen.stale,
         ),
         folder,
     )
@@ -117,34 +142,71 @@ def write_result(attempt: Attempt, folder: Path) -> Attempt:
     return attempt
 
 
-def _watch_it(stage: Stage, folder: Path, capture: Capture) -> _Seen:
+def _watch_it(stage: Stage, folder: Path, capture: Capture, on_phase: OnPhase) -> _Seen:
     seen = _Seen()
     path = f"/tmp/{stage.subject.program.name}"  # noqa: S108  (in the guest)
     try:
         with stage.machine(folder) as machine:
             machine.ready()
             seen.booted = True
+            stage.furnish(machine)
             channel = machine.channel
             channel.push_file(stage.compiled.binary, path, seconds=_push_seconds(stage, channel.pace))
             seen.console_before = _size(folder / "console.log")
             seen.started = True
-            seen.exit = channel.run([path], seconds=stage.program_seconds, on_output=capture)
-            seen.hang = seen.exit.ending is Ending.DEADLINE
-            _settle(machine, stage)
+            on_phase(Phase.RUNNING)
+            try:
+                _run_it(stage, machine, path, capture, seen, on_phase)
+            except DeadlineError as error:
+                seen.hang = seen.hang or str(error)
+                if seen.state[0] == math.inf:
+                    _examine(machine, folder, seen)
     except StoppingError:
         raise
-    except DeadlineError as error:
-        # Before the program ran this is the transport's trouble; afterwards the guest hangs.
-        if seen.started and (seen.exit is None or seen.hang):
-            seen.hang = True
-        else:
-            seen.trouble = str(error)
+    except UnsupportedError as error:
+        seen.unsupported = str(error)
     except (GuestError, HostError) as error:
         seen.trouble = str(error)
+        seen.stale = isinstance(error, SnapshotError)
     except OSError as error:
         # No descriptors, no processes: the host is short of something, which is no reason to end the run.
         seen.trouble = f"the host is in trouble ({error.strerror or error})"
     return seen
+
+
+def _run_it(
+    stage: Stage, machine: Machine, path: str, capture: Capture, seen: _Seen, on_phase: OnPhase
+) -> None:
+    """Run the program to its end, and let the guest settle."""
+    name = stage.subject.program.name
+
+    def overdue() -> None:
+        seen.hang = f"{name} did not end by its deadline"
+        if not _examine(machine, capture.folder, seen):
+            raise DeadlineError(seen.hang)
+
+    channel = machine.channel
+    seen.exit = channel.run([path], seconds=stage.program_seconds, on_output=capture, on_overdue=overdue)
+    if seen.exit.ending is not Ending.DEADLINE:
+        seen.hang = None  # it ended just as it was to be ended
+    on_phase(Phase.SETTLING)
+    _settle(machine, stage)
+
+
+def _examine(machine: Machine, folder: Path, seen: _Seen) -> bool:
+    """Have the state of the hanging machine written to its console; whether it can still go on."""
+    console = folder / "console.log"
+    seen.state = _size(console), math.inf
+    alive = machine.examine(seen.hang or "it hangs")
+    if alive:
+        seen.state = seen.state[0], _size(console)
+    return alive
+
+
+def _outside(finding: Finding, seen: _Seen) -> bool:
+    """Whether the finding lies where the console says nothing of the program."""
+    begin, end = seen.state
+    return finding.start < seen.console_before or begin <= finding.start < end
 
 
 def _size(path: Path) -> int:
@@ -161,7 +223,12 @@ def _settle(machine: Machine, stage: Stage) -> None:
 
     An answer to a second greeting means that the guest still schedules; a panic comes instead of it.
     """
-    machine.channel.hello(seconds=_SETTLE_SECONDS * stage.speed.scale)
+    try:
+        machine.channel.hello(seconds=_SETTLE_SECONDS * stage.speed.scale)
+    except DeadlineError as error:
+        raise DeadlineError(
+            f"the guest did not answer after the end of {stage.subject.program.name}"
+        ) from error
     machine.check()
 
 
@@ -190,17 +257,18 @@ def _findings(stage: Stage, folder: Path, capture: Capture, seen: _Seen) -> list
 
 def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen) -> tuple[Outcome, str]:
     bug, program = stage.subject.bug, stage.subject.program.name
-    # A warning of the boot is in every attempt alike and says nothing of the program; it is shown, but only one
-    # with the bug's own signature decides.
+    # A warning of the boot is in every attempt alike and says nothing of the program, and what a hanging guest tells
+    # when it is asked is no finding; both are shown, but only one with the bug's own signature decides.
     findings = [
         finding
         for finding in findings
-        if not (finding.end and finding.start < seen.console_before)
-        or (bug and bug.matches(finding, program))
+        if not (finding.end and _outside(finding, seen)) or (bug and bug.matches(finding, program))
     ]
     if not seen.started and not any(bug and bug.matches(finding, program) for finding in findings):
         # A kernel that does not come up is boot trouble, whatever it says on its way down: for a bisecting
         # developer a commit to skip. Only the bug's own signature counts this early.
+        if seen.unsupported is not None:
+            return Outcome.UNSUPPORTED, seen.unsupported
         reason = seen.trouble or "the program was never started"
         said = f"; the console says: {findings[0].title}" if findings else ""
         return Outcome.INFRA, reason + said

@@ -45,7 +45,7 @@ class Capture:
 
     def __init__(self, folder: Path) -> None:
         self._stack = contextlib.ExitStack()
-        self._folder = folder
+        self.folder = folder
         self._kept = {
             stream: _Kept(self._stack.enter_context((folder / name).open("wb")))
             for stream, name in FILES.items()
@@ -74,4 +74,4 @@ class Capture:
     def records(self) -> bytes:
         """What was kept of the record stream's beginning."""
         self._kept[Stream.RECORDS].file.flush()
-        return (self._folder / FILES[Stream.RECORDS]).read_bytes()[:_FILE_LIMIT]
+        return (self.folder / FILES[Stream.RECORDS]).read_bytes()[:_FILE_LIMIT]

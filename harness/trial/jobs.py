@@ -2,71 +2,185 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.guest.machine import MachineShape
 
-# QEMU beside the guest's own memory, at most: the translated code alone may fill tb-size (harness/guest/qemu.py).
-# Seen with 512 MiB guests running forkscrew and dma_thread, both architectures: QEMU and what the guest had touched
-# came to 180-195 MiB private memory after a cold boot, and to 65-97 MiB from a snapshot.
+# QEMU beside the guest's memory and the disks, at most: the translated code alone may fill tb-size
+# (harness/guest/qemu.py). Private memory of QEMU seen, both architectures: attempts of forkscrew and dma_thread in
+# 512 MiB 65-175 MiB from a snapshot, 185-207 MiB cold; forkscrew in 4 GiB with 4 CPUs 340-355 MiB. But a program that
+# fills the guest takes it all, from a snapshot too: 465-574, 1842-1960 and 3625-3826 MiB of 512, 2048 and 4096 MiB.
 _QEMU_MIB = 256
 # What is left for the host's page cache, without which snapshots are read from disk for every attempt.
 _HOST_SHARE = 0.25
-_CGROUP = Path("/sys/fs/cgroup")
+# Guests that share a core more closely than this gain nothing. Attempts per minute with 1, 2, 3, 4 guests of 2 CPUs on
+# 2 cores, forkscrew from snapshots: 159, 253, 295, 304 (x86_64, host idle) and 134, 233, 186, 177 (aarch64, busy host).
+_VCPUS_PER_CORE = 2
+
+_PROC = Path("/proc")
+_CGROUP_TYPES = ("cgroup", "cgroup2")
 
 
-def available_mib() -> int:
-    """Memory that new processes can have without swapping: MemAvailable, or what the cgroup has left."""
-    fields = dict(
-        line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    )
-    available = int(fields["MemAvailable"].split()[0]) >> 10
-    limit = _cgroup_number("memory.max")
-    used = _cgroup_number("memory.current")
-    if limit is not None and used is not None:
-        available = min(available, max(0, limit - used) >> 20)
-    return available
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Files:
+    """The names of a kind of cgroup's files. Source: the kernel's admin-guide, cgroup-v1/ and cgroup-v2.rst."""
+
+    limits: tuple[str, ...]
+    used: str
+    reclaimable: tuple[str, ...]
+    """Keys of memory.stat: page cache, which counts as used and is given back when somebody needs it."""
 
 
-def cores() -> int:
-    """Processors this process may use, by affinity and by the cgroup's quota."""
-    usable = len(os.sched_getaffinity(0))
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return usable
-    return usable if quota == "max" else max(1, min(usable, int(quota) // int(period)))
+_MEMORY = {
+    "cgroup2": _Files(
+        limits=("memory.max", "memory.high"),
+        used="memory.current",
+        reclaimable=("inactive_file", "active_file"),
+    ),
+    "cgroup": _Files(
+        limits=("memory.limit_in_bytes",),
+        used="memory.usage_in_bytes",
+        reclaimable=("total_inactive_file", "total_active_file"),
+    ),
+}
 
 
-def _cgroup_number(name: str) -> int | None:
-    try:
-        text = (_CGROUP / name).read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+class Jobs:
+    """How many guests at once a run asked for: ``wanted``, or None for as many as make sense.
+
+    Every trial has guests of a shape of its own, so each is answered for itself.
+    """
+
+    def __init__(self, wanted: int | None = 1) -> None:
+        self.wanted = wanted
+        self._said: set[str] = set()
+
+    def of(self, shape: MachineShape, tell: Callable[[str], None]) -> int:
+        """Guests of ``shape`` at once; if fewer than were asked for that is said, once a run."""
+        if self.wanted is None:
+            return sensible(shape)
+        most, bound = ceiling(shape)
+        if self.wanted <= most:
+            return self.wanted
+        line = f"{most} guests at once instead of {self.wanted}: {bound}"
+        if line not in self._said:
+            self._said.add(line)
+            tell(line)
+        return most
+
+
+def sensible(shape: MachineShape) -> int:
+    """How many guests of ``shape`` get the most attempts done here: what ``--jobs auto`` means.
+
+    A guest per core, fewer if they have more than two CPUs each: a race between the CPUs of a guest needs them to
+    run at once.
+    """
+    by_cores = min(cores(), _VCPUS_PER_CORE * cores() // shape.cpus)
+    return max(1, min(by_cores, by_memory(shape)))
+
+
+def ceiling(shape: MachineShape) -> tuple[int, str]:
+    """The most guests of ``shape`` that run at once, whoever asks, and what bounds them.
+
+    Twice the cores, and never more than fit in memory: such guests only make each other miss their deadlines.
+    """
+    have, fitting = cores(), by_memory(shape)
+    if fitting < 2 * have:
+        return fitting, f"no more of {shape.memory_mib} MiB fit in this host's memory"
+    return 2 * have, f"this host has {have} cores"
 
 
 def by_memory(shape: MachineShape) -> int:
-    """Guests of this shape that fit into the memory there is now; at least one, which may then swap."""
-    room = available_mib() * (1 - _HOST_SHARE)
-    return max(1, int(room // (shape.memory_mib + _QEMU_MIB)))
+    """Guests of this shape that fit into the memory there is now; at least one, which may then swap.
 
-
-def guests_at_once(wanted: int, shape: MachineShape) -> tuple[int, str]:
-    """How many of the ``wanted`` guests of ``shape`` to run at once, and why not all; "" if all.
-
-    Never more than twice the cores, and never more than fit in memory: such guests only make each other
-    miss their deadlines.
+    All memory of a guest counts, and all of its disks: a program that fills the guest makes every page QEMU's own,
+    from a snapshot too.
     """
-    have = cores()
-    fitting = by_memory(shape)
-    ceiling = min(2 * have, fitting)
-    if wanted <= ceiling:
-        return wanted, ""
-    bound = (
-        f"no more fit in {available_mib()} MiB of memory"
-        if fitting < 2 * have
-        else f"this host has {have} cores"
-    )
-    return ceiling, f"{ceiling} guests at once instead of {wanted}: {bound}"
+    room = available_mib() * (1 - _HOST_SHARE)
+    return max(1, int(room // guest_mib(shape)))
+
+
+def guest_mib(shape: MachineShape) -> int:
+    """Memory of the host that a guest of this shape takes at most."""
+    return shape.memory_mib + sum(disk.size_mib for disk in shape.disks) + _QEMU_MIB
+
+
+def available_mib() -> int:
+    """Memory that new processes can have without swapping: MemAvailable, or what a cgroup we are in has left."""
+    lines = (_PROC / "meminfo").read_text(encoding="ascii").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    available = int(fields["MemAvailable"].split()[0]) << 10
+    for kind, folder in _cgroups("memory"):
+        left = _memory_left(folder, _MEMORY[kind])
+        if left is not None:
+            available = min(available, max(0, left))
+    return available >> 20
+
+
+def cores() -> int:
+    """Processors this process may use: by affinity, and by the quota of every cgroup it is in."""
+    usable = len(os.sched_getaffinity(0))
+    quotas = (_quota(folder) for _, folder in _cgroups("cpu"))
+    return max(1, min([usable, *(int(quota) for quota in quotas if quota is not None)]))
+
+
+def _memory_left(folder: Path, files: _Files) -> int | None:
+    """Bytes below the tightest limit of one cgroup; None where there is none."""
+    limits = [limit for name in files.limits if (limit := _number(folder / name)) is not None]
+    used = _number(folder / files.used)
+    if not limits or used is None:
+        return None
+    counted = dict(line.partition(" ")[::2] for line in _read(folder / "memory.stat").splitlines())
+    return min(limits) - used + sum(int(counted.get(key, 0)) for key in files.reclaimable)
+
+
+def _quota(folder: Path) -> float | None:
+    """Processors' worth of time that one cgroup gets; None if it is not limited."""
+    words = _read(folder / "cpu.max").split()  # version 2: quota and period in one file
+    if not words:
+        words = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+    if len(words) != 2 or not all(word.isdigit() for word in words):  # "max", or -1
+        return None
+    return int(words[0]) / int(words[1])
+
+
+def _cgroups(controller: str) -> Iterator[tuple[str, Path]]:
+    """Type and folder of each cgroup whose limits of ``controller`` hold for us: our own and those around it.
+
+    Of both versions: a host may have the controller in either. Those outside of our namespace cannot be seen.
+    """
+    ours = {}
+    for line in _read(_PROC / "self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for name in controllers.split(",") if controllers else ["cgroup2"]:
+            ours[name] = path
+    for line in _read(_PROC / "self/mountinfo").splitlines():
+        mount, _, kind = line.partition(" - ")
+        root, point = mount.split()[3:5]
+        kind, _, options = kind.split()[:3]
+        name = "cgroup2" if kind == "cgroup2" else controller
+        if kind not in _CGROUP_TYPES or name not in ours:
+            continue
+        if kind == "cgroup" and controller not in options.split(","):
+            continue
+        top = Path(point)
+        inside = Path(ours[name])
+        # In a container the mount may show only our part of the tree, and we may even be outside of it.
+        inside = inside.relative_to(root) if inside.is_relative_to(root) else Path()
+        yield from ((kind, top / part) for part in (inside, *inside.parents))
+
+
+def _read(path: Path) -> str:
+    """The file's text, "" if there is none: not every cgroup has every file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None

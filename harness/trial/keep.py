@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.cache import Held
 from harness.errors import HostError
 from harness.folders import state_folder
 from harness.trial.stage import Stage
@@ -29,24 +30,18 @@ def run_folder(wanted: Path | None) -> Iterator[Path]:
     the folder says so. Raises `HostError` if it cannot be made.
     """
     try:
-        folder = _make_folder(wanted)
+        if wanted is None:
+            held = _new_folder()
+            folder = held.path
+        else:
+            wanted.mkdir(parents=True, exist_ok=True)
+            folder = wanted.resolve()
     except OSError as error:
         raise no_room(error, wanted or state_folder()) from error
-    if wanted is not None:
-        yield folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield folder
-    finally:
-        os.close(descriptor)
+    yield folder
 
 
-def _make_folder(wanted: Path | None) -> Path:
-    if wanted is not None:
-        wanted.mkdir(parents=True, exist_ok=True)
-        return wanted.resolve()
+def _new_folder() -> Held:
     runs = state_folder() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     _prune(runs)
@@ -55,7 +50,9 @@ def _make_folder(wanted: Path | None) -> Path:
         folder = runs / (name if number == 1 else f"{name}.{number}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
-            return folder
+            # Before it is held another run may prune it: after the clock was set back it is the oldest by name.
+            with contextlib.suppress(FileNotFoundError):
+                return Held(folder)
     raise AssertionError("unreachable")
 
 

@@ -36,7 +36,7 @@ _HELP = {
     Outcome.CLEAN: "the program ended by itself and nothing was found",
     Outcome.REPRODUCED: "a finding matches the bug's signature",
     Outcome.OTHER: "something was found that is not this bug",
-    Outcome.HANG: "the program did not end by its deadline",
+    Outcome.HANG: "the program did not end by its deadline, or the guest did not answer afterwards",
     Outcome.UNSUPPORTED: "the kernel or the machine lacks what the bug needs",
     Outcome.INFRA: "build, boot, transport or host trouble: nothing was learned",
 }
@@ -74,7 +74,7 @@ def decide(
     program: str,
     exit_status: int | None = None,
     signal: int | None = None,
-    hang: bool = False,
+    hang: str | None = None,
     infra: str | None = None,
     unsupported: str | None = None,
 ) -> Decision:
@@ -85,7 +85,7 @@ def decide(
     2. Any other finding: ``other``. An oops is never ``clean``, whatever the program says.
     3. ``infra``, the trouble in words: QEMU ended, boot or transport failed, the console could not be scanned.
     4. ``unsupported``, what is missing in words, or exit status 4 of a program of ours.
-    5. ``hang``, the deadline passed: ``reproduced`` if that is the bug's signature, else ``hang``.
+    5. ``hang``, what did not come by its deadline: ``reproduced`` if that is the bug's signature, else ``hang``.
     6. How the program ended. 0: ``clean``. 1 from a user's own program: ``reproduced``. 1 from a program of
        ours: ``infra``, for ours write a record of every corruption, so there would have been a finding; without
        one nobody can say what was seen. Any other status, a signal, no status: ``infra``.
@@ -95,7 +95,7 @@ def decide(
     """
     seen = [finding for finding in findings if finding.kind != "hang"]
     hung = next((finding for finding in findings if finding.kind == "hang"), None)
-    if hung is None and hang:
+    if hung is None and hang is not None:
         hung = hang_finding(program)
     for finding in seen:
         if bug is None or bug.matches(finding, program):
@@ -108,7 +108,7 @@ def decide(
         return Decision(Outcome.UNSUPPORTED, unsupported)
     if hung is not None:
         signature = bug is not None and bug.matches(hung, program)
-        reason = f"{program} did not end by its deadline"
+        reason = hang or f"{program} did not end by its deadline"
         return Decision(Outcome.REPRODUCED if signature else Outcome.HANG, reason, hung)
     return _ended(program, exit_status, signal, own=bug is None)
 

@@ -22,7 +22,7 @@ from harness.guest.channel import Channel, Ending, Greeting, Stream
 from harness.guest.speed import REFERENCE_BOOT_SECONDS, Speed
 from harness.program.init import compile_init
 from harness.trial.facts import KernelFacts
-from harness.trial.stage import Stage, Tell
+from harness.trial.stage import Machine, Stage, Tell
 from harness.trial.subject import Subject
 
 _HELLO_SECONDS = 30.0
@@ -83,7 +83,6 @@ class RunningTarget:
 
     via: Reach
     greeting: Greeting
-    jobs: int = 1
 
     @property
     def spec(self) -> str:
@@ -134,6 +133,10 @@ class Running:
     def check(self) -> None:
         """Nothing: a machine that goes away is noticed by the next use of its channel."""
 
+    def examine(self, why: str) -> bool:
+        """Nothing: it cannot be seen from outside, and others may use it."""
+        return True
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunningStage(Stage):
@@ -148,6 +151,9 @@ class RunningStage(Stage):
 
     def setup(self) -> dict[str, Any]:
         return {"machine": self.found.spec}
+
+    def furnish(self, machine: Machine) -> None:
+        """Nothing: it is as its owner made it."""
 
     @contextlib.contextmanager
     def machine(self, folder: Path) -> Iterator[Running]:

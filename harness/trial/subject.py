@@ -10,6 +10,7 @@ from harness.arch import Arch
 from harness.bug import Bug, BugProgram, Expectation, load_bug
 from harness.cache import Cache
 from harness.errors import UserError
+from harness.guest.disk import FILE_SYSTEMS
 from harness.guest.machine import Disk, MachineShape
 from harness.program.compile import Compiled, compile_source, prepare
 from harness.program.parameters import resolve
@@ -28,6 +29,8 @@ class Subject:
     """How the bug wants the program run; None with a user's own."""
     file: Path | None = None
     """The user's own reproducer."""
+    disk: Disk = dataclasses.field(default_factory=Disk)
+    """The /dev/vda that the user's own reproducer finds."""
 
     @property
     def name(self) -> str:
@@ -48,12 +51,11 @@ class Subject:
     def shape(self, base: MachineShape) -> MachineShape:
         """The machine the bug asks for, on top of what the user asked for.
 
-        A user's own reproducer gets a small memory disk, as every program of the catalogue does, so that it
-        finds a /dev/vda.
+        A user's own reproducer gets a disk, as every program of the catalogue does.
         """
         modules = (*base.modules, *self.program.modules)
         if self.record is None:
-            return dataclasses.replace(base, disks=(Disk(),), modules=modules)
+            return dataclasses.replace(base, disks=(self.disk,), modules=modules)
         disks: tuple[Disk, ...] = ()
         if self.record.disk is not None:
             wanted = self.record.disk
@@ -62,12 +64,15 @@ class Subject:
                     size_mib=max(1, wanted.bytes >> 20),
                     read_delay_ms=wanted.read_delay_ms,
                     write_delay_ms=wanted.write_delay_ms,
+                    filesystem=None if wanted.content == "zeros" else wanted.content,
                 ),
             )
         return dataclasses.replace(
             base,
             cpus=max(base.cpus, self.record.cpus),
             memory_mib=max(base.memory_mib, self.record.memory_mib),
+            numa_nodes=max(base.numa_nodes, self.record.numa_nodes),
+            hugepages=max(base.hugepages, self.record.hugepages),
             disks=disks,
             modules=(*modules, *self.record.modules),
             kernel_arguments=(*base.kernel_arguments, *self.record.kernel_arguments),
@@ -111,8 +116,15 @@ def bug_subjects(name: str, settings: Mapping[str, str]) -> list[Subject]:
     return subjects
 
 
-def own_subject(file: Path, settings: Mapping[str, str]) -> Subject:
-    """The subject of ``--program FILE``."""
+def own_subject(file: Path, settings: Mapping[str, str], *, filesystem: str | None = None) -> Subject:
+    """The subject of ``--program FILE``; ``filesystem`` is what its disk holds, None: zeros."""
     program = user_program(file)
     resolve(program.parameters, settings, program=program.name)
-    return Subject(program=program, settings=dict(settings), file=file)
+    return Subject(program=program, settings=dict(settings), file=file, disk=_own_disk(filesystem))
+
+
+def _own_disk(filesystem: str | None) -> Disk:
+    """A disk of the usual size, or of the least that its file system takes."""
+    usual = Disk(filesystem=filesystem)
+    least = FILE_SYSTEMS[filesystem].least_mib if filesystem else 0
+    return dataclasses.replace(usual, size_mib=max(usual.size_mib, least))

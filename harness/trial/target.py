@@ -10,6 +10,7 @@ from harness.cache import Cache
 from harness.guest.machine import MachineShape
 from harness.kernel.kernel import Kernel, resolve
 from harness.trial.facts import KernelFacts
+from harness.trial.jobs import Jobs
 from harness.trial.stage import GuestStage, Stage, Tell, prepare
 from harness.trial.subject import Subject
 
@@ -23,9 +24,6 @@ class Target(Protocol[K]):
     def spec(self) -> str: ...
     @property
     def arch(self) -> Arch: ...
-    @property
-    def jobs(self) -> int:
-        """Attempts at once."""
 
     def kernel(self, cache: Cache, tell: Tell) -> K:
         """Find, and if need be fetch, the kernel."""
@@ -41,7 +39,7 @@ class GuestTarget:
     spec: str
     arch: Arch
     base: MachineShape
-    jobs: int = 1
+    jobs: Jobs = dataclasses.field(default_factory=Jobs)
     cold: bool = False
     """Boot for every attempt instead of starting from a snapshot."""
 

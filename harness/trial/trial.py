@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import queue
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from harness.cache import Cache
 from harness.errors import BootError, CowpenError, UserError
 from harness.process import StoppingError, end_everything
-from harness.trial.attempt import Attempt, failed_attempt, run_attempt
+from harness.trial.attempt import Attempt, Phase, failed_attempt, run_attempt
 from harness.trial.facts import KernelFacts
 from harness.trial.keep import keep_stage, no_room, trial_folder
 from harness.trial.outcome import Outcome
@@ -42,6 +43,9 @@ class Listener(Protocol):
 
     def begins(self, subject: Subject, kernel: str, arch: str, attempts: int) -> None:
         """A trial begins; ``kernel`` is for display."""
+
+    def phase(self, number: int, phase: Phase) -> None:
+        """The attempt of this number is in another phase; starting is the first."""
 
     def attempt(self, attempt: Attempt, record: dict[str, Any]) -> None:
         """An attempt has ended; ``record`` is its JSON."""
@@ -146,18 +150,25 @@ class _Trial:
         return attempt
 
     def _run_attempts(self, stage: Stage) -> None:
-        with concurrent.futures.ThreadPoolExecutor(self._target.jobs, "attempt") as pool:
-            under_way: set[concurrent.futures.Future[Attempt]] = set()
+        # What the attempts' threads have to say, for this one: a phase that begins, None when one has ended. Every
+        # attempt ends by its own deadlines.
+        notices: queue.SimpleQueue[tuple[int, Phase | None]] = queue.SimpleQueue()
+        with concurrent.futures.ThreadPoolExecutor(stage.jobs, "attempt") as pool:
+            under_way: dict[int, tuple[Stage, concurrent.futures.Future[Attempt]]] = {}
             try:
                 while under_way or self._open(under_way):
-                    while len(under_way) < self._target.jobs and self._open(under_way):
+                    while len(under_way) < stage.jobs and self._open(under_way):
                         number = len(self._attempts) + len(under_way) + 1
-                        under_way.add(pool.submit(run_attempt, stage, number, self._attempt_folder(number)))
-                    done, under_way = concurrent.futures.wait(
-                        under_way, return_when=concurrent.futures.FIRST_COMPLETED
-                    )
-                    for future in done:
-                        self._ended(future.result())
+                        under_way[number] = stage, self._begin(pool, stage, number, notices)
+                    number, phase = notices.get()
+                    if phase is not None:
+                        self._listener.phase(number, phase)
+                        continue
+                    begun_from, future = under_way.pop(number)
+                    self._ended(future.result())
+                    # Of several that began from one bad snapshot the first to say so is enough.
+                    if future.result().stale and begun_from is stage:
+                        stage = stage.renewed(self._cache, self._folder, self._listener.tell)
             except (KeyboardInterrupt, SystemExit):
                 # The threads wait for guests; those gone, they unwind, and the pool can be left.
                 end_everything()
@@ -167,6 +178,22 @@ class _Trial:
             self._listener.tell(
                 f"giving up after {len(self._attempts)} attempts: the last guests did not come up"
             )
+
+    def _begin(
+        self,
+        pool: concurrent.futures.Executor,
+        stage: Stage,
+        number: int,
+        notices: queue.SimpleQueue[tuple[int, Phase | None]],
+    ) -> concurrent.futures.Future[Attempt]:
+        """Start an attempt in a thread of its own, whose words and whose end go to ``notices``."""
+
+        def on_phase(phase: Phase) -> None:
+            notices.put((number, phase))
+
+        future = pool.submit(run_attempt, stage, number, self._attempt_folder(number), on_phase)
+        future.add_done_callback(lambda _: notices.put((number, None)))
+        return future
 
     def _open(self, under_way: Sized) -> bool:
         """Whether another attempt is to be started: not once the trial is decided, complete or hopeless.
@@ -191,7 +218,7 @@ class _Trial:
         """Whether the last guests did not come up, so that the next will not either."""
         last = self._attempts[-_TROUBLE_IN_A_ROW:]
         return len(last) == _TROUBLE_IN_A_ROW and not any(
-            a.booted or a.outcome is not Outcome.INFRA for a in last
+            a.booted or a.stale or a.outcome is not Outcome.INFRA for a in last
         )
 
     def _attempt_folder(self, number: int) -> Path:

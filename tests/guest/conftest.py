@@ -13,7 +13,7 @@ import pytest
 from harness.arch import get_arch
 from harness.cache import Cache
 from harness.errors import ToolMissingError
-from harness.guest import accelerator, initramfs, snapshot
+from harness.guest import accelerator, disk, initramfs, snapshot
 from harness.guest.accelerator import Proof
 from harness.guest.channel import Channel
 from harness.guest.guest import Guest, Snapshot, start
@@ -37,6 +37,7 @@ class Prepared:
     initramfs: Path
     proof: Proof
     cache: Cache
+    images: tuple[Path | None, ...]
 
     def guest(self, folder: Path, saved: Snapshot | None = None) -> contextlib.AbstractContextManager[Guest]:
         """A guest, not yet ready; cold, or from ``saved``."""
@@ -49,6 +50,7 @@ class Prepared:
             speed=self.proof.speed(),
             folder=folder,
             snapshot=saved,
+            images=self.images,
         )
 
     def snapshot(self, cache: Cache | None = None) -> Snapshot:
@@ -60,6 +62,7 @@ class Prepared:
             acceleration=self.proof.acceleration,
             speed=self.proof.speed(),
             cache=cache or self.cache,
+            images=self.images,
         )
 
 
@@ -84,9 +87,12 @@ def prepare(user_cache: Cache, helper: Callable[[str], bytes]) -> Prepare:
             extra = {"bin/helper": helper(arch)} if with_helper else None
             packed = initramfs.obtain(kernel, shape, init, user_cache, extra=extra)
             proof = accelerator.prove(kernel, init, user_cache)
+            images = disk.images(shape, user_cache)
         except ToolMissingError as error:
             pytest.skip(str(error))
-        return Prepared(kernel=kernel, shape=shape, initramfs=packed, proof=proof, cache=user_cache)
+        return Prepared(
+            kernel=kernel, shape=shape, initramfs=packed, proof=proof, cache=user_cache, images=images
+        )
 
     return make
 

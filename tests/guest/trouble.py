@@ -38,10 +38,14 @@ class Ended:
     seconds: float
     peak_kib: int
 
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Standard output with ``--json``; every line of it must be one JSON object."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
     def records(self, kind: str) -> list[dict[str, Any]]:
-        """The ``--json`` records of this type; every line of standard output must be one JSON object."""
-        lines = [json.loads(line) for line in self.out.splitlines()]
-        return [line for line in lines if line["type"] == kind]
+        """The ``--json`` records of this type."""
+        return [line for line in self.lines if line["type"] == kind]
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -95,6 +99,16 @@ class Command:
                         words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
                         found[int(entry.name)] = words
         return found
+
+    def said(self) -> str:
+        """What it has told people so far."""
+        return self._stderr.read_text(errors="replace")
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """The ``--json`` records of this type so far; a line that is not whole yet does not count."""
+        whole = self._stdout.read_text(errors="replace").rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines()]
+        return [line for line in lines if line["type"] == kind]
 
     def pids(self, program: str) -> list[int]:
         """Pids of its processes of this program (by the start of its name)."""
@@ -162,6 +176,25 @@ def cowpen(
 def program(name: str) -> Path:
     """A C file of tests/guest/programs."""
     return SOURCES / f"{name}.c"
+
+
+def kernels_alone(folder: Path, cache: Cache, *specs: tuple[str, str]) -> dict[str, str]:
+    """A cache below ``folder`` that has these kernels (spec, architecture) of ``cache``, what is known of accelerators,
+    and nothing else. Returns the environment that points to it.
+    """
+    ours = folder / "cowpen"
+    shutil.rmtree(ours, ignore_errors=True)
+    for spec, arch in specs:
+        entry = resolve(spec, get_arch(arch), cache).image.parent
+        subprocess.run(["mkdir", "-p", ours / "kernels"], timeout=10, check=True)
+        # Hard links where the file system has room for them: nobody writes into a finished entry.
+        for how in (["cp", "-al"], ["cp", "-a"]):
+            if subprocess.run([*how, entry, ours / "kernels"], timeout=60, check=False).returncode == 0:
+                break
+    for known in ("apt/newest", "accelerator"):
+        if (cache.root / known).is_dir():
+            shutil.copytree(cache.root / known, ours / known)
+    return {"XDG_CACHE_HOME": str(folder)}
 
 
 def path_spec(spec: str, arch: str, cache: Cache) -> str:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -268,3 +268,165 @@ def test_digest_of_files(tmp_path: Path) -> None:
     assert len(before) == 32
     path.write_bytes(b"abd")
     assert digest(path) != before
+
+
+# -- removal ---------------------------------------------------------------------------------------
+
+
+def _entry(cache: Cache, key: str, *, days: float = 0.0, kib: int = 64) -> Path:
+    """An entry of ``kib`` KiB on the disk, last used so many days ago."""
+    path = cache.entry(
+        "kind", key, lambda folder: _write(folder / "a", kib), seconds=_SECONDS, what="a thing"
+    )
+    used = time.time() - days * 86400
+    os.utime(path, (used, used))
+    return path
+
+
+def _write(path: Path, kib: int) -> None:
+    path.write_bytes(os.urandom(kib << 10))
+
+
+def _left(cache: Cache) -> list[str]:
+    return sorted(path.name for path in (cache.root / "kind").iterdir())
+
+
+def test_prune_by_age(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for key, days in (("new", 0), ("young", 13), ("old", 15)):
+        _entry(cache, key, days=days)
+    cache.prune("kind", unused_seconds=14 * 86400, most_bytes=1 << 30)
+    assert _left(cache) == ["new", "young"]
+    assert _leftovers(cache) == []
+
+
+def test_prune_by_size_takes_the_least_recently_used(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for key, days in (("c", 3), ("a", 1), ("b", 2)):
+        _entry(cache, key, days=days)
+    # A sparse file counts for what it occupies.
+    os.truncate(_entry(cache, "sparse", days=0) / "a", 1 << 40)
+    cache.prune("kind", unused_seconds=14 * 86400, most_bytes=200 << 10)
+    assert _left(cache) == ["a", "b", "sparse"]
+    assert cache.get("kind", "b")
+    cache.prune("kind", unused_seconds=14 * 86400, most_bytes=150 << 10)
+    assert _left(cache) == ["b", "sparse"]
+
+
+def test_other_kinds_are_left_alone(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    _entry(cache, "old", days=100)
+    cache.prune("another", unused_seconds=1, most_bytes=1)
+    assert _left(cache) == ["old"]
+
+
+def _hold(root: Path, held: Event, end: Event) -> None:
+    entry = Cache(root).hold("kind", "used")
+    assert entry
+    os.utime(entry.path, (1, 1))
+    held.set()
+    end.wait(_SECONDS)
+
+
+def test_prune_leaves_what_another_process_holds(tmp_path: Path) -> None:
+    cache, held, end = Cache(tmp_path), multiprocessing.Event(), multiprocessing.Event()
+    _entry(cache, "used")
+    _entry(cache, "unused", days=20)
+    worker = multiprocessing.Process(target=_hold, args=(tmp_path, held, end))
+    worker.start()
+    try:
+        assert held.wait(_SECONDS)
+        cache.prune("kind", unused_seconds=14 * 86400, most_bytes=1)
+        assert _left(cache) == ["used"]
+    finally:
+        worker.kill()  # a hold ends with its process, however that ends
+        worker.join(_SECONDS)
+    cache.prune("kind", unused_seconds=14 * 86400, most_bytes=1 << 30)
+    assert _left(cache) == []
+
+
+def test_a_hold_ends_with_its_object(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    _entry(cache, "key")
+    held = cache.hold("kind", "key")
+    cache.prune("kind", unused_seconds=14 * 86400, most_bytes=0)
+    assert _left(cache) == ["key"]
+    del held
+    cache.prune("kind", unused_seconds=14 * 86400, most_bytes=0)
+    assert _left(cache) == []
+
+
+def test_hold_marks_the_last_use(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    path = _entry(cache, "key", days=20)
+    assert cache.hold("kind", "key")
+    assert path.stat().st_mtime > time.time() - 60
+    assert cache.hold("kind", "nothing") is None
+
+
+def test_drop(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    _entry(cache, "key")
+    held, other = cache.hold("kind", "key"), cache.hold("kind", "key")
+    assert held and other
+    cache.drop(held)
+    assert _left(cache) == []
+    assert not other.there
+    assert _leftovers(cache) == []
+    # Who finds out later must not take away what was made meanwhile.
+    _entry(cache, "key")
+    cache.drop(other)
+    assert _left(cache) == ["key"]
+    cache.drop(held)
+    assert _left(cache) == ["key"]
+
+
+def test_removal_that_fails_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path)
+    _entry(cache, "key", days=20)
+    held = cache.hold("kind", "key")
+    assert held
+
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    cache.drop(held)
+    del held
+    cache.prune("kind", unused_seconds=0, most_bytes=0)
+    assert _left(cache) == ["key"]
+    cache.prune("nothing of the kind", unused_seconds=0, most_bytes=0)
+
+
+def test_nobody_finds_a_half_removed_entry(tmp_path: Path) -> None:
+    """Holders, makers and pruners at once: what is held is whole, and stays."""
+    cache, stop, wrong = Cache(tmp_path), threading.Event(), list[str]()
+
+    def use() -> None:
+        while not stop.is_set():
+            cache.entry("kind", "key", _fill, seconds=_SECONDS, what="a thing")
+            held = cache.hold("kind", "key")
+            if held:
+                for _ in range(5):
+                    if (held.path / "a").read_text() != "whole":
+                        wrong.append("half")
+                held = None
+
+    def prune() -> None:
+        while not stop.is_set():
+            cache.prune("kind", unused_seconds=0, most_bytes=0)
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  (an assert must not be lost with its thread)
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in (use, use, use, prune, prune)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.5)
+    stop.set()
+    for thread in threads:
+        thread.join(_SECONDS)
+    assert wrong == []

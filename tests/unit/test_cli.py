@@ -85,15 +85,41 @@ def test_options_reach_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [one["subject"].program.name for one in seen] == ["forkscrew", "dma_thread"]
     assert all(one["subject"].program.seconds == 2.5 for one in seen)
     target, options = seen[0]["target"], seen[0]["options"]
-    assert (target.spec, target.arch, target.jobs, target.cold) == ("debian:6.1", X86_64, 3, True)
+    assert (target.spec, target.arch, target.jobs.wanted, target.cold) == (
+        "debian:6.1",
+        X86_64,
+        3,
+        True,
+    )
     assert (options.attempts, options.stop_on_first) == (7, True)
     assert (target.base.memory_mib, target.base.cpus, target.base.cpu) == (900, 4, "max")
     assert target.base.kernel_arguments == ("a=1", "b")
     assert seen[0]["run"] == tmp_path / "keep"
 
 
+def test_as_many_jobs_as_make_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "harness.trial.trial.run_trial", lambda subject, target, *unused, **more: seen.append(target)
+    )
+    words = "rhbz-471613 --kernel debian:6.1 --kernel debian:6.12 --jobs auto"
+    CliRunner().invoke(run, words.split(), standalone_mode=False)
+    assert len(seen) == 4
+    # One object, so that what it has to say is said once.
+    assert {id(target.jobs) for target in seen} == {id(seen[0].jobs)}
+    assert seen[0].jobs.wanted is None
+
+
 @pytest.mark.parametrize(
-    "words", [["--seconds", "0"], ["--seconds", "-1"], ["--seconds", "1e9"], ["--jobs", "0"]]
+    "words",
+    [
+        ["--seconds", "0"],
+        ["--seconds", "-1"],
+        ["--seconds", "1e9"],
+        ["--jobs", "0"],
+        ["--jobs", "65"],
+        ["--jobs", "many"],
+    ],
 )
 def test_numbers_out_of_range(words: list[str]) -> None:
     result = CliRunner().invoke(run, ["rhbz-471613", *words])
@@ -270,20 +296,3 @@ def test_hostile_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     for text in (printed.out, printed.err):
         assert "owned" in text, "escaped, not dropped"
         assert not any(mark in text for mark in "\x1b\x07\x9b\r\u202e")
-
-
-def test_live_line_is_wiped(
-    subject: Subject, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    progress = Progress(as_json=False)
-    progress.begins(subject, "kernel" * 50, "x86_64", 4)
-    line = capsys.readouterr().err
-    assert line.startswith("[....................] 0/4 mine on kernel")
-    assert len(line) < 80, "it fits one line of a terminal"
-    progress.attempt(attempt(Outcome.CLEAN), {})
-    text = capsys.readouterr().err
-    assert text.startswith("\r" + " " * len(line) + "\r")
-    assert "[#####...............] 1/4" in text
-    progress.verdict(verdict())
-    assert capsys.readouterr().err.endswith("\n")

@@ -16,6 +16,7 @@ import pytest
 from harness.arch import AARCH64, X86_64
 from harness.cache import Cache
 from harness.errors import HostError, UserError
+from harness.kernel.debian import download_package
 from harness.kernel.kernel import Kernel, cached, resolve
 
 pytestmark = pytest.mark.skipif(
@@ -144,6 +145,23 @@ def test_newest_by_number(archive: Archive, cache: Cache) -> None:
     kernels, faults = cached(cache)
     assert {found.spec for found in kernels} == {"debian:6.1", "debian:6.1-rt", "debian:6.12"}
     assert faults == []
+
+
+def test_a_package_by_name_and_version(archive: Archive, cache: Cache, tmp_path: Path) -> None:
+    archive.add("6.1.0-9-cloud-amd64", "6.1.9-1")
+    archive.add("6.1.0-9-cloud-amd64", "6.1.10-1")
+    package = "linux-image-6.1.0-9-cloud-amd64-unsigned"
+    folders = [tmp_path / name for name in ("newest", "named", "later", "nowhere")]
+    for folder in folders:
+        folder.mkdir()
+    deb, chosen = download_package(package, X86_64, cache, folders[0])
+    assert (deb.parent, chosen.version) == (folders[0], "6.1.10-1")
+    assert download_package(package, X86_64, cache, folders[1], version="6.1.9-1")[1].version == "6.1.9-1"
+    # Newer than the index of a moment ago: it is asked for again.
+    archive.add("6.1.0-9-cloud-amd64", "6.1.11-1")
+    assert download_package(package, X86_64, cache, folders[2], version="6.1.11-1")[1].version == "6.1.11-1"
+    with pytest.raises(HostError, match=r"no package \S+ 7\.0-1 for amd64"):
+        download_package(package, X86_64, cache, folders[3], version="7.0-1")
 
 
 def test_the_other_architecture(archive: Archive, cache: Cache) -> None:

@@ -28,11 +28,19 @@ CORRUPTION, HANG = bug("corruption"), bug("hang")
     [
         ({"bug": CORRUPTION, "findings": [STALE], "exit_status": 1}, "reproduced", "stale bytes"),
         ({"bug": CORRUPTION, "findings": [STALE], "infra": "QEMU ended"}, "reproduced", "stale bytes"),
-        ({"bug": CORRUPTION, "findings": [STALE], "hang": True}, "reproduced", "stale bytes"),
+        (
+            {"bug": CORRUPTION, "findings": [STALE], "hang": "p missed its deadline"},
+            "reproduced",
+            "stale bytes",
+        ),
         ({"bug": CORRUPTION, "findings": [OOPS, STALE], "exit_status": 1}, "reproduced", "stale bytes"),
         ({"bug": CORRUPTION, "findings": [OOPS], "exit_status": 0}, "other", "general protection"),
         ({"bug": CORRUPTION, "findings": [OOPS], "infra": "QEMU ended"}, "other", "general protection"),
-        ({"bug": CORRUPTION, "findings": [OOPS], "hang": True}, "other", "general protection"),
+        (
+            {"bug": CORRUPTION, "findings": [OOPS], "hang": "p missed its deadline"},
+            "other",
+            "general protection",
+        ),
         ({"bug": bug("oops"), "findings": [OOPS], "infra": "the boot failed"}, "reproduced", "general"),
         ({"bug": CORRUPTION, "findings": [], "infra": "QEMU ended"}, "infra", "QEMU ended"),
         # A scan that could not run is never clean.
@@ -49,19 +57,23 @@ CORRUPTION, HANG = bug("corruption"), bug("hang")
         ({"bug": CORRUPTION, "findings": [], "signal": 11}, "infra", "SIGSEGV"),
         ({"bug": CORRUPTION, "findings": [], "signal": 9999}, "infra", "9999"),
         ({"bug": CORRUPTION, "findings": []}, "infra", "never seen"),
-        ({"bug": CORRUPTION, "findings": [], "hang": True}, "hang", "deadline"),
+        ({"bug": CORRUPTION, "findings": [], "hang": "p missed its deadline"}, "hang", "deadline"),
         ({"bug": CORRUPTION, "findings": [hang_finding("p")]}, "hang", "deadline"),
-        ({"bug": HANG, "findings": [], "hang": True}, "reproduced", "deadline"),
+        ({"bug": HANG, "findings": [], "hang": "p missed its deadline"}, "reproduced", "deadline"),
         ({"bug": HANG, "findings": [hang_finding("p")]}, "reproduced", "deadline"),
         # QEMU that ended has not hung.
-        ({"bug": HANG, "findings": [], "hang": True, "infra": "QEMU ended"}, "infra", "QEMU ended"),
+        (
+            {"bug": HANG, "findings": [], "hang": "p missed its deadline", "infra": "QEMU ended"},
+            "infra",
+            "QEMU ended",
+        ),
         ({"bug": None, "findings": [], "exit_status": 0}, "clean", "status 0"),
         ({"bug": None, "findings": [], "exit_status": 1}, "reproduced", "status 1"),
         ({"bug": None, "findings": [], "exit_status": 4}, "infra", "status 4"),
         ({"bug": None, "findings": [], "signal": 6}, "infra", "SIGABRT"),
         ({"bug": None, "findings": [OOPS], "exit_status": 0}, "reproduced", "general protection"),
         ({"bug": None, "findings": [OOPS], "infra": "QEMU ended"}, "reproduced", "general protection"),
-        ({"bug": None, "findings": [], "hang": True}, "hang", "deadline"),
+        ({"bug": None, "findings": [], "hang": "p missed its deadline"}, "hang", "deadline"),
     ],
 )
 def test_decide(seen, outcome, word) -> None:
@@ -75,7 +87,7 @@ def test_decide(seen, outcome, word) -> None:
     record=st.sampled_from([None, CORRUPTION, HANG]),
     exit_status=st.none() | st.integers(0, 255),
     signal=st.none() | st.integers(1, 64),
-    hang=st.booleans(),
+    hang=st.none() | st.just("p did not end by its deadline"),
     infra=st.none() | st.just("trouble"),
     unsupported=st.none() | st.just("lacking"),
 )

@@ -61,7 +61,7 @@ def test_architecture_comes_from_its_record(arch: Arch) -> None:
     line = command(arch)
     assert line[0].endswith(arch.qemu)
     assert values(line, "-cpu") == [arch.cpu]
-    assert values(line, "-machine") == [f"{arch.machine},memory-backend=ram"]
+    assert values(line, "-machine") == [f"{arch.machine},memory-backend=ram0"]
     (words,) = values(line, "-append")
     assert words.split()[0] == f"console={arch.console}"
     assert set(arch.kernel_arguments) <= set(words.split())
@@ -81,7 +81,7 @@ def test_shape_is_obeyed() -> None:
     assert values(line, "-m") == ["768M"]
     assert values(line, "-cpu") == ["qemu64"]
     assert values(line, "-append")[0].endswith("cowpen.channel=agent slub_debug=F x=1")
-    assert values(line, "-object") == ["memory-backend-ram,id=ram,size=768M"]
+    assert values(line, "-object") == ["memory-backend-ram,id=ram0,size=768M"]
 
 
 def test_kvm_runs_the_hosts_processor() -> None:
@@ -90,13 +90,42 @@ def test_kvm_runs_the_hosts_processor() -> None:
     assert values(line, "-cpu") == [X86_64.kvm_cpu]
 
 
+def test_numa_nodes_share_cpus_and_memory() -> None:
+    shape = MachineShape(cpus=5, memory_mib=513, numa_nodes=2)
+    line = command(shape=shape)
+    assert values(line, "-object") == [
+        "memory-backend-ram,id=ram0,size=257M",
+        "memory-backend-ram,id=ram1,size=256M",
+    ]
+    assert values(line, "-numa") == [
+        "node,nodeid=0,cpus=0-2,memdev=ram0",
+        "node,nodeid=1,cpus=3-4,memdev=ram1",
+    ]
+    assert values(line, "-machine") == [X86_64.machine]  # or the machine would have more memory besides
+    assert values(line, "-m") == ["513M"]
+    saving = command(shape=shape, ram=Path("/cache"))
+    assert [word.partition("mem-path=")[2] for word in values(saving, "-object")] == [
+        f"/cache/{name},share=on" for name in qemu.memory_files(shape)
+    ]
+
+
+def test_one_node_is_no_numa() -> None:
+    assert values(command(), "-numa") == []
+    assert values(command(), "-smp") == ["2"]
+
+
+def test_huge_pages_are_asked_for_at_boot() -> None:
+    assert "hugepages=7" in values(command(shape=MachineShape(hugepages=7)), "-append")[0].split()
+    assert "hugepages" not in values(command(), "-append")[0]
+
+
 def test_memory_file_is_shared_to_save_and_private_to_restore() -> None:
-    saving = command(ram=Path("/cache/a,b/ram"))
+    saving = command(ram=Path("/cache/a,b"))
     assert values(saving, "-object") == [
-        "memory-backend-file,id=ram,size=512M,mem-path=/cache/a,,b/ram,share=on"
+        "memory-backend-file,id=ram0,size=512M,mem-path=/cache/a,,b/ram0,share=on"
     ]
     assert "-incoming" not in saving
-    restoring = command(ram=Path("/cache/ram"), restoring=True)
+    restoring = command(ram=Path("/cache"), restoring=True)
     assert values(restoring, "-object")[0].endswith("share=off")
     assert values(restoring, "-incoming") == ["defer"]
 

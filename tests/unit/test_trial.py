@@ -16,13 +16,21 @@ import pytest
 from harness.arch import X86_64, Arch
 from harness.bug import load_bug
 from harness.cache import Cache
-from harness.errors import BootError, BuildError, DeadlineError, GuestDiedError, HostError, UserError
+from harness.errors import (
+    BootError,
+    BuildError,
+    ChannelError,
+    DeadlineError,
+    GuestDiedError,
+    HostError,
+    UserError,
+)
 from harness.folders import data_folder
 from harness.guest.channel import Ending, Exit, Greeting, Stream
 from harness.guest.speed import Speed
 from harness.program.compile import Compiled
 from harness.program.program import user_program
-from harness.trial.attempt import Attempt
+from harness.trial.attempt import Attempt, Phase
 from harness.trial.stage import Stage
 from harness.trial.subject import Subject, bug_subjects, own_subject
 from harness.trial.trial import Options, run_trial
@@ -42,6 +50,10 @@ class Part:
     before: bytes = b""
     """What the console had printed before the program was started."""
     stderr: bytes = b""
+    examined: bool | Exception = True
+    """Whether the machine survives being looked at while it hangs, or how that fails."""
+    state: bytes = b""
+    """What it prints then."""
 
 
 CLEAN = Part()
@@ -86,8 +98,10 @@ class Machine:
     def push_file(self, source: Path, path: str, *, seconds: float) -> None:
         assert source.exists() and seconds > 0
 
-    def run(self, argv: list[str], *, seconds: float, on_output: Any) -> Exit:
+    def run(self, argv: list[str], *, seconds: float, on_output: Any, on_overdue: Any) -> Exit:
         self._print()
+        if isinstance(self.part.end, Exit) and self.part.end.ending is Ending.DEADLINE:
+            on_overdue()
         on_output(Stream.STDERR, self.part.stderr)
         if isinstance(self.part.end, Exception):
             raise self.part.end
@@ -100,6 +114,13 @@ class Machine:
 
     def check(self) -> None:
         return None
+
+    def examine(self, why: str) -> bool:
+        if isinstance(self.part.examined, Exception):
+            raise self.part.examined
+        with self.console.open("ab") as console:
+            console.write(self.part.state)
+        return self.part.examined
 
     def _print(self) -> None:
         with self.console.open("ab") as console:
@@ -125,6 +146,9 @@ class FakeStage(Stage):
         if self.meeting:
             self.meeting.wait(10)
         yield Machine(part, folder / "console.log")
+
+    def furnish(self, machine: Any) -> None:
+        return None
 
 
 @dataclasses.dataclass
@@ -153,6 +177,7 @@ class Target:
             parts=iter(self.parts),
             facts=kernel,
             meeting=self.meeting,
+            jobs=self.jobs,
         )
 
 
@@ -160,6 +185,8 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.attempts: list[Attempt] = []
+        self.phases: list[tuple[int, str]] = []
+        self.threads = {threading.current_thread()}
         self.records: list[dict[str, Any]] = []
         self.wanted = 0
         self.verdicts: list[Verdict] = []
@@ -169,6 +196,11 @@ class Listener:
 
     def begins(self, subject: Subject, kernel: str, arch: str, attempts: int) -> None:
         self.wanted = attempts
+
+    def phase(self, number: int, phase: Phase) -> None:
+        self.threads.add(threading.current_thread())
+        assert number not in {attempt.number for attempt in self.attempts}, "it has ended already"
+        self.phases.append((number, phase.value))
 
     def attempt(self, attempt: Attempt, record: dict[str, Any]) -> None:
         self.attempts.append(attempt)
@@ -215,11 +247,16 @@ def play(
         (DOWN, "infra", "the guest did not boot"),
         (PANICKED, "reproduced", "Attempted to kill init"),
         # The deadline of the host, which an agent that hangs with its guest cannot keep.
-        (Part(end=DeadlineError("waited in vain")), "hang", "did not end"),
+        (Part(end=DeadlineError("waited in vain")), "hang", "waited in vain"),
+        # What a hanging guest prints because it is asked to is no finding, even if it dies of it.
+        (Part(end=HANG.end, state=PANIC), "hang", "did not end"),
+        (Part(end=HANG.end, state=PANIC, examined=False), "hang", "did not end"),
+        (Part(end=HANG.end, console=PANIC), "reproduced", "kill init"),
+        (Part(end=HANG.end, examined=ChannelError("QEMU does not answer")), "infra", "QEMU does not"),
         # The program ended well, but what it broke shows afterwards.
         (Part(settle=GuestDiedError("the kernel panicked"), console=PANIC), "reproduced", "kill init"),
         (Part(settle=GuestDiedError("the guest reset itself")), "infra", "reset itself"),
-        (Part(settle=DeadlineError("waited 5.0 s in vain")), "infra", "in vain"),
+        (Part(settle=DeadlineError("waited 5.0 s in vain")), "hang", "did not answer after the end"),
         (Part(end=HostError("no more processes")), "infra", "no more processes"),
         # A panic in boot is no reproduction, but it is in the reason.
         (Part(boot=BootError("the guest did not boot"), console=PANIC), "infra", "Attempted to kill init"),
@@ -332,6 +369,16 @@ def test_jobs_run_at_once_and_are_all_counted(tmp_path: Path, own: Subject) -> N
     listener = play(tmp_path, own, [CLEAN] * 6, jobs=3, meeting=threading.Barrier(3))
     assert listener.outcomes == ["clean"] * 6
     assert sorted(attempt.number for attempt in listener.attempts) == [1, 2, 3, 4, 5, 6]
+
+
+def test_phases_are_told_from_one_thread(tmp_path: Path, own: Subject) -> None:
+    listener = play(tmp_path, own, [CLEAN, DOWN, DIED, CLEAN], attempts=3, jobs=3)
+    assert len(listener.threads) == 1
+    told = {number: [phase for n, phase in listener.phases if n == number] for number, _ in listener.phases}
+    # Which of those under way got which part is chance; the one made up for is the last to begin.
+    assert sorted(told) == [1, 2, 3, 4]
+    whole = ["starting", "running", "settling"]
+    assert sorted(told.values()) == sorted([whole, whole[:1], whole[:2], whole])
 
 
 def test_more_jobs_than_attempts(tmp_path: Path, own: Subject) -> None:

@@ -1,0 +1,270 @@
+"""The benchmarks' own machinery: pairs, tables, goals, documents, and the small kernel's builder on a fake tree."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import __main__ as command
+from bench import kernel, report
+from bench.report import Benchmark, Column, Options, Spread
+from bench.runs import in_turn, timed
+from harness.arch import X86_64
+from harness.cache import Cache
+from harness.errors import BuildError, HostError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_spread_is_median_and_range() -> None:
+    assert Spread.of([3, 1, 2]) == Spread(2, 1, 3)
+    assert Spread.of([3, 1, 2]).text(1) == "2.0 (1.0 to 3.0)"
+
+
+def test_ratios_are_taken_pair_by_pair() -> None:
+    # A host that is ten times slower during the second pair changes no ratio.
+    assert report.ratios([2, 20], [1, 10]) == Spread(2, 2, 2)
+    with pytest.raises(ValueError, match="shorter"):
+        report.ratios([1, 2], [1])
+
+
+def test_what_is_compared_takes_turns_and_changes_places() -> None:
+    order: list[str] = []
+
+    def step(name: str) -> Callable[[], float]:
+        return lambda: float(order.append(name) or len(order))
+
+    figures = in_turn({"a": step("a"), "b": step("b")}, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert figures == {"a": [1, 4, 5], "b": [2, 3, 6]}
+
+
+def test_a_process_that_fails_is_no_measurement() -> None:
+    seconds, output = timed([sys.executable, "-c", "print('hello')"])
+    assert seconds > 0
+    assert output.stdout == "hello\n"
+    with pytest.raises(HostError, match=r"(?s)ended with status 3.*what went wrong"):
+        timed([sys.executable, "-c", "import sys; sys.exit(print('what went wrong', file=sys.stderr) or 3)"])
+
+
+# -- the command --------------------------------------------------------------------------------------
+
+
+def benchmark(ratio: float, trouble: str = "") -> Benchmark:
+    def measure(options: Options) -> Iterator[report.Row]:
+        for arch in options.arches:
+            yield {"arch": arch.name, "ratio": Spread(ratio, ratio, ratio)}
+        if trouble:
+            raise HostError(trouble)
+
+    return Benchmark(
+        title="one thing against another",
+        columns=(Column.word("arch", "arch"), Column.spread("ratio", "ratio", 1)),
+        measure=measure,
+        goal="at least 5",
+        missed=lambda row: row["ratio"].median < 5,
+    )
+
+
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: Benchmark, *words: str
+) -> tuple[int, dict[str, Any]]:
+    """Exit code and JSON of ``python -m bench attempts`` were ``what`` the benchmark of that name."""
+    monkeypatch.setattr(importlib.import_module("bench.attempts"), "BENCHMARK", what)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    figures = tmp_path / "bench.json"
+    monkeypatch.setattr(
+        sys, "argv", ["bench", "attempts", "--arch", "x86_64", "--json", str(figures), *words]
+    )
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, json.loads(figures.read_text(encoding="utf-8"))
+
+
+def test_a_goal_that_is_reached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, figures = run_command(monkeypatch, tmp_path, benchmark(8.0))
+    assert code == 0
+    one = figures["benchmarks"]["attempts"]
+    assert one["rows"] == [{"arch": "x86_64", "ratio": {"median": 8.0, "low": 8.0, "high": 8.0}}]
+    assert not one["missed"]
+    assert figures["machine"].keys() >= {
+        "cpu",
+        "cores",
+        "memory_gib",
+        "qemu",
+        "accelerator",
+        "date",
+        "kernel",
+    }
+    assert "| x86_64 | 8.0 (8.0 to 8.0) |" in capsys.readouterr().out
+
+
+def test_a_goal_that_is_missed_fails_loudly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, figures = run_command(monkeypatch, tmp_path, benchmark(4.9))
+    assert code == 1
+    assert figures["benchmarks"]["attempts"]["missed"] == ["| x86_64 | 4.9 (4.9 to 4.9) |"]
+    assert "attempts: goal missed: | x86_64 | 4.9" in capsys.readouterr().err
+
+
+def test_a_benchmark_that_breaks_off_fails_loudly_and_leaves_the_document(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "document.md"
+    document.write_text("<!-- bench:attempts -->\nthe last figures\n<!-- end of attempts -->\n")
+    code, figures = run_command(monkeypatch, tmp_path, benchmark(8.0, "no network"), "--write", str(document))
+    assert code == 1
+    assert figures["benchmarks"]["attempts"]["trouble"] == "no network"
+    said = capsys.readouterr()
+    assert "attempts: could not run: no network" in said.err
+    assert "reached" not in said.out
+    assert "the last figures" in document.read_text()
+
+
+def test_a_document_gets_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    document = tmp_path / "document.md"
+    document.write_text("# Words\n\n<!-- bench:attempts -->\nold\n<!-- end of attempts -->\n\nmore words\n")
+    code, _ = run_command(monkeypatch, tmp_path, benchmark(4.0), "--write", str(document))
+    text = document.read_text()
+    assert code == 1
+    assert text.startswith("# Words\n\n<!-- bench:attempts -->\n\nMeasured on ")
+    assert "| arch | ratio |\n|---|---|\n| x86_64 | 4.0 (4.0 to 4.0) |\n" in text
+    assert "Goal: at least 5: missed in 1 of 1 rows.\n\n<!-- end of attempts -->\n\nmore words\n" in text
+    assert "old" not in text
+
+
+def test_a_document_without_a_place_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "document.md"
+    document.write_text("# Words\n")
+    monkeypatch.setattr(sys, "argv", ["bench", "attempts", "--write", str(document)])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    assert f"{document}: 0 places between <!-- bench:attempts -->" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "<!-- bench:a -->\n", "<!-- end of a -->\n<!-- bench:a -->\n"])
+def test_a_document_without_its_place(text: str) -> None:
+    with pytest.raises(ValueError, match="0 places"):
+        report.insert(text, "a", "table")
+
+
+def test_performance_md_has_a_place_for_every_table() -> None:
+    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    for name in command.NAMES:
+        text = report.insert(text, name, f"the table of {name}")
+
+
+def test_every_benchmark_says_what_it_measures() -> None:
+    for name in command.NAMES:
+        one = importlib.import_module(f"bench.{name}").BENCHMARK
+        assert one.title
+        assert one.columns
+
+
+# -- the small kernel ---------------------------------------------------------------------------------
+
+# Like the kernel's own makefile as far as the builder can tell. It refuses CONFIG_NEVER as Kconfig does, without a
+# word, and does not compile a source that says BROKEN.
+MAKEFILE = """
+allnoconfig:
+\tgrep -v -e CONFIG_NEVER -e 'CONFIG_GONE is not set' $(KCONFIG_ALLCONFIG) > .config
+bzImage:
+\techo "  CC      mm/fork.o"
+\t@if grep -q BROKEN source; then \\
+\t  echo "mm/fork.c:12:3: error: expected ';' before 'return'" >&2; \\
+\t  echo "mm/fork.c:99:1: error: and another" >&2; exit 1; fi
+\tmkdir -p arch/x86/boot
+\techo "$(ARCH) $(KBUILD_BUILD_TIMESTAMP)" > arch/x86/boot/bzImage
+\techo 0 T _text > System.map
+\techo once >> $(COUNT)
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Cache]:
+    """A cache that holds a fake kernel source, given its content and the fragment."""
+    monkeypatch.setattr(kernel, "_TOOLS", ("make", "tar", "xz"))  # the fake tree needs no more
+    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
+
+    def make(content: str, fragment: str) -> Cache:
+        cache = Cache(tmp_path / "cache")
+        folder = cache.root / "sources" / f"linux-source-{kernel.SERIES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(folder / "source.tar.xz", "w:xz") as archive:
+            for name, text in (("Makefile", MAKEFILE), ("source", content)):
+                member = tarfile.TarInfo(f"linux-source/{name}")
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text.encode()))
+        fragments = tmp_path / "kernels/fragments"
+        fragments.mkdir(parents=True, exist_ok=True)
+        (fragments / "base.config").write_text(fragment)
+        (fragments / "base-x86_64.config").write_text("CONFIG_ARCH=y\n")
+        monkeypatch.setattr(kernel, "data_folder", lambda name: tmp_path / name)
+        return cache
+
+    return make
+
+
+def small(cache: Cache) -> str:
+    return kernel.small_kernel(X86_64, cache, lambda line: None)
+
+
+def test_the_small_kernel_is_built_once(source: Callable[[str, str], Cache], tmp_path: Path) -> None:
+    cache = source("int main;", "CONFIG_FINE=y\n# CONFIG_GONE is not set\n")
+    spec = small(cache)
+    assert small(cache) == spec
+    assert (tmp_path / "count").read_text() == "once\n"
+    image = Path(spec.removeprefix("path:").partition(",")[0])
+    assert image.read_text() == "x86 1970-01-01\n"
+    assert (image.parent / "config").read_text() == "CONFIG_FINE=y\nCONFIG_ARCH=y\n"
+    assert f"config={image.parent}/config,system_map={image.parent}/System.map" in spec
+    assert not (image.parent / "work").exists()
+    # Another fragment is another kernel.
+    assert small(source("int main;", "CONFIG_FINE=y\n")) != spec
+
+
+def test_an_option_that_kconfig_drops_is_named(source: Callable[[str, str], Cache]) -> None:
+    cache = source("int main;", "CONFIG_FINE=y\nCONFIG_NEVER=y\n")
+    with pytest.raises(BuildError, match=r"does not take CONFIG_NEVER=y: add what .* base\.config"):
+        small(cache)
+
+
+def test_the_compilers_first_complaint_is_the_error(source: Callable[[str, str], Cache]) -> None:
+    cache = source("BROKEN", "CONFIG_FINE=y\n")
+    with pytest.raises(BuildError, match=r"mm/fork\.c:12:3: error: expected ';' before 'return'") as error:
+        small(cache)
+    assert "and another" in error.value.detail
+    assert "another" not in error.value.message
+    assert not list((cache.root / "tmp").iterdir())
+    assert not (cache.root / "built").exists() or not list((cache.root / "built").iterdir())
+
+
+def test_the_module_lists_what_it_knows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "nonsense"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no benchmark 'nonsense'" in done.stderr
+    assert all(name in done.stderr for name in command.NAMES)
