@@ -1,1 +1,1 @@
-"""Measurements, as ratios within one run: `make bench`."""
+"""Measurements, as ratios within one run: `make bench`; of the bugs themselves: `make rates`."""

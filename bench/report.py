@@ -1,0 +1,109 @@
+"""What a benchmark is, as data, and what becomes of its figures: a table for people, JSON, a part of a document."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from harness.arch import Arch
+from harness.cache import Cache
+
+Row = dict[str, Any]
+Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """What several measurements of one thing came to."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        ordered = sorted(values)
+        return cls(statistics.median(ordered), ordered[0], ordered[-1])
+
+    def text(self, digits: int = 2) -> str:
+        """``1.03 (0.95 to 1.26)``."""
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+def ratios(left: Sequence[float], right: Sequence[float]) -> Spread:
+    """How many times as much as ``right``, pair by pair: what changed between pairs falls out."""
+    return Spread.of(a / b for a, b in zip(left, right, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table: its heading, and what stands in it, made of a row of figures."""
+
+    heading: str
+    text: Callable[[Row], str]
+
+    @classmethod
+    def word(cls, heading: str, key: str) -> Column:
+        return cls(heading, lambda row: str(row[key]))
+
+    @classmethod
+    def seconds(cls, heading: str, key: str) -> Column:
+        return cls(heading, lambda row: f"{row[key].median:.2f} s")
+
+    @classmethod
+    def spread(cls, heading: str, key: str, digits: int = 2) -> Column:
+        return cls(heading, lambda row: str(row[key].text(digits)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to measure: on which architectures, and how often (None: as each benchmark thinks right)."""
+
+    arches: tuple[Arch, ...]
+    pairs: int | None
+    cache: Cache
+    tell: Tell
+
+    def rounds(self, usual: int) -> int:
+        return self.pairs or usual
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One table. ``missed`` tells whether a row misses the goal, which ``goal`` says in words ("": there is none)."""
+
+    title: str
+    columns: tuple[Column, ...]
+    measure: Callable[[Options], Iterator[Row]]
+    goal: str = ""
+    missed: Callable[[Row], bool] = lambda row: False
+
+
+def heading(columns: Sequence[Column]) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return [_line(column.heading for column in columns), "|" + "---|" * len(columns)]
+
+
+def line(columns: Sequence[Column], row: Row) -> str:
+    """A line of it."""
+    return _line(column.text(row) for column in columns)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def insert(document: str, name: str, text: str) -> str:
+    """The document with ``text`` between the comments ``bench:NAME`` and ``end of NAME``.
+
+    Raises `ValueError` if they are not there, each once and in this order.
+    """
+    begin, end = f"<!-- bench:{name} -->", f"<!-- end of {name} -->"
+    pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
+    changed, count = pattern.subn(lambda found: f"{found[1]}\n{text.strip()}\n\n{found[2]}", document)
+    if count != 1:
+        raise ValueError(f"{count} places between {begin} and {end}, where one was expected")
+    return changed
