@@ -2,7 +2,7 @@
 # fresh checkout: `setup` comes first, and costs milliseconds when there is nothing to do.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint style types bench rates clean
+.PHONY: help setup demo test test-fast chaos lint style types bench rates clean
 .NOTPARALLEL:
 
 VENV := .venv
@@ -12,8 +12,6 @@ SETUP ?= setup
 
 STAMP := $(VENV)/installed
 SHELL_FILES := $(wildcard .ci/*)
-# bench/rates.py measures bugs, not cowpen: `make rates`.
-BENCHES := $(filter-out bench/_% bench/rates.py,$(wildcard bench/*.py))
 # A test may run a tool of the virtual environment by name.
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
@@ -34,10 +32,14 @@ demo: $(SETUP) ## Tell which stock kernels have the fork/O_DIRECT bug, on two ar
 	@$(RUN) $(BIN)/cowpen demo
 
 test: lint ## Lint, then all tests; boots kernels in QEMU and takes minutes
-	@$(RUN) $(BIN)/python -m pytest $(wildcard tests/unit tests/guest tests/bugs tests/chaos)
+	@$(RUN) $(BIN)/python -m pytest -m "not long" $(wildcard tests/unit tests/guest tests/bugs tests/chaos)
 
 test-fast: lint ## Lint and the tests that need no QEMU
 	@$(RUN) $(BIN)/python -m pytest -m "not guest and not slow" tests/unit
+
+chaos: $(SETUP) ## All attacks on cowpen; writes the table of docs/reliability.md; takes a quarter of an hour
+	@$(RUN) $(BIN)/python -m pytest tests/chaos tests/guest/test_trouble_host.py \
+		tests/guest/test_trouble_guest.py --reliability docs/reliability.md
 
 lint: style types ## Style, types, shell scripts
 
@@ -49,10 +51,8 @@ style: $(SETUP)
 types: $(SETUP)
 	@$(BIN)/mypy --no-error-summary harness bench
 
-bench: $(SETUP) ## Measure: every file in bench/
-	@if [ -z "$(BENCHES)" ]; then echo "bench/ holds no benchmark"; fi
-	@set -e; for name in $(notdir $(BENCHES:.py=)); do \
-		echo "== $$name"; $(RUN) $(BIN)/python -m "bench.$$name"; done
+bench: $(SETUP) ## Measure what cowpen costs; takes half an hour the first time, when it builds kernels
+	@$(RUN) $(BIN)/python -m bench
 
 rates: $(SETUP) ## Measure the table of docs/bugs.md; takes a quarter of an hour
 	@$(RUN) $(BIN)/python -m bench.rates --write docs/bugs.md

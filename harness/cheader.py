@@ -19,7 +19,7 @@ _GUARD = re.compile(r"^\s*#\s*(ifndef|define\s+\w+_H\s*$|endif|include|pragma).*
 def load(header: Path) -> Any:  # cffi has no types of its own
     """A `cffi.FFI` that knows the declarations and integer ``#define`` constants of ``header``.
 
-    ``ffi.new("struct name *")`` makes a structure; ``ffi.dlopen(None)`` gives the constants.
+    ``ffi.new("struct name *")`` makes a structure; `constants` gives the rest.
     """
     import cffi  # noqa: PLC0415  (0.1 s with its C parser, paid while a guest boots)
 
@@ -27,3 +27,12 @@ def load(header: Path) -> Any:  # cffi has no types of its own
     ffi = cffi.FFI()
     ffi.cdef(_GUARD.sub("", text))
     return ffi
+
+
+@functools.cache
+def constants(header: Path) -> Any:
+    """The integer constants of ``header``, as attributes.
+
+    Once a process: cffi never lets go of what it has opened, and 6 KiB an attempt come to much in a long campaign.
+    """
+    return load(header).dlopen(None)

@@ -7,12 +7,14 @@
 
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/membarrier.h>
 #include <linux/random.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 
 #include "job.h"
@@ -128,6 +130,15 @@ static void visit_every_cpu(void)
 	}
 	memset(&all, 0xff, sizeof(all)); /* those, too, that a program may have switched off */
 	sched_setaffinity(0, sizeof(all), &all);
+}
+
+/*
+ * Wait for an RCU grace period, as MEMBARRIER_CMD_GLOBAL does by its very nature: what the program's end has handed to
+ * RCU, page tables and anonymous VMAs among them, is then being freed, and breaks now if it breaks at all.
+ */
+static void await_grace_period(void)
+{
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
 }
 
 static void on_hello(struct agent *agent, uint32_t id, const void *payload, uint32_t length)
@@ -361,6 +372,8 @@ static void finish(struct agent *agent, struct job *job)
 
 	if (!job->ended_ms || (open && now_ms() < job->ended_ms + DRAIN_MS))
 		return;
+	if (agent->power)
+		await_grace_period();
 	send_frame(agent, COWPEN_EXIT, 0, job->id, &job->exit, sizeof(job->exit));
 	job_forget(job);
 }

@@ -18,7 +18,6 @@
 #include <dirent.h>
 #include <stdarg.h>
 #include <sys/mount.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <termios.h>
 

@@ -207,8 +207,10 @@ static int serial_do(char **word, int words, char *answer)
 
 		for (int i = 1; i < 4; i++)
 			unlink(job_file(path, id, i));
-		if (job)
+		if (job) {
+			await_grace_period();
 			job_forget(job);
+		}
 		return 0;
 	}
 	if (!strcmp(verb, "poweroff")) {

@@ -101,8 +101,9 @@ def compile_program(
 
 def _run(words: Sequence[str], folder: Path, name: str) -> str:
     """Run the compiler in ``folder``; returns its warnings."""
-    # English words whatever the user's locale: the first error line is found by them.
-    environment = os.environ | {"LC_ALL": "C"}
+    # English words whatever the user's locale: the first error line is found by them. The compiler's temporary files
+    # go into the folder, which is removed with all that is in it even if cowpen is killed.
+    environment = os.environ | {"LC_ALL": "C", "TMPDIR": str(folder)}
     output = tools.run(words, seconds=COMPILE_SECONDS, cwd=folder, env=environment, check=None)
     if output.status != 0:
         found = _FIRST_ERROR.search(output.stderr)
@@ -111,7 +112,7 @@ def _run(words: Sequence[str], folder: Path, name: str) -> str:
         if full is not None:
             raise HostError(
                 f"no space left for compiling {name} ({full[:500]})",
-                mend="free some space, or point XDG_CACHE_HOME (TMPDIR for temporary files) at a larger disk",
+                mend="free some space, or point XDG_CACHE_HOME at a larger disk",
                 detail=output.stderr,
             )
         first = found.group() if found else (said[-1] if said else f"status {output.status}")

@@ -75,8 +75,8 @@ def parse_records(data: bytes, limit: int = 1000) -> Records:
 
     The parser finds its way back by the magic number after garbage or half a record; time is linear.
     """
-    ffi = cheader.load(data_folder("guest-programs") / "common" / "record.h")
-    constants = ffi.dlopen(None)
+    header = data_folder("guest-programs") / "common" / "record.h"
+    ffi, constants = cheader.load(header), cheader.constants(header)
     magic = int(constants.COWPEN_RECORD_MAGIC).to_bytes(8, "little")
     size = ffi.sizeof("struct cowpen_record")
     records = Records()

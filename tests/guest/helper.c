@@ -184,6 +184,13 @@ static int run(int argc, char **argv)
 		put(fd, argv[3], strlen(argv[3]));
 		return close(fd) ? fail(first) : 0;
 	}
+	if (!strcmp(what, "flood")) { /* PATH: the same line without end */
+		int fd = open(argv[2], O_WRONLY);
+
+		while (write(fd, "flood of words\n", 15) > 0)
+			;
+		return fail(argv[2]);
+	}
 	if (!strcmp(what, "read")) { /* PATH LENGTH: its first bytes */
 		static char data[65536];
 		int fd = open(first, O_RDONLY);

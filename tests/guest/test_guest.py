@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from channel_contract import SECONDS, Program, Reached
 
-from harness.errors import BootError, DeadlineError, GuestDiedError
+from harness.errors import BootError, ChannelError, DeadlineError, GuestDiedError
+from harness.guest import guest as guests
 from harness.guest.guest import Guest, Snapshot
 from harness.guest.machine import Disk, MachineShape
 
@@ -164,3 +165,15 @@ def test_descriptors_do_not_leak(prepared: Prepared, saved: Snapshot, tmp_path: 
         counts.append(count())
     assert counts[-1] <= counts[1], counts
     assert threading.active_count() < 10
+
+
+def test_console_without_end(
+    prepared: Prepared, saved: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than anybody would read: the guest is given up, and what it printed is all there."""
+    monkeypatch.setattr(guests, "_CONSOLE_LIMIT", 200_000)
+    with prepared.guest(tmp_path / "flood", saved) as guest:
+        guest.ready()
+        with pytest.raises(ChannelError, match="floods its console"):
+            helper_of(guest)("flood", "/dev/kmsg")
+    assert guest.console.stat().st_size > 200_000
