@@ -13,6 +13,12 @@ from harness.guest import forensics
 from harness.guest.machine import MachineShape
 from harness.kernel.kernel import Kernel
 
+# A file beside the memory of a snapshot: the image's head. QEMU wants the kernel it was saved with, for the machine it
+# then builds, but the kernel itself is in the memory already; to load an arm64 one in vain takes 0.1 s of each start
+# (13 ms on x86_64). The head holds what QEMU looks at: the setup code of a bzImage is at most 32 KiB long.
+KERNEL_HEAD = "kernel-head"
+KERNEL_HEAD_BYTES = 64 << 10
+
 PORT_NAME = "org.cowpen.agent"  # guest-programs/init/init.c looks for it
 
 # Modules without which the agent cannot be reached, and the one that reports a panic.
@@ -121,7 +127,7 @@ def command(
         # panic=none: pvpanic reports the panic but lets the kernel go on to print the rest of it.
         "-action", "reboot=shutdown,panic=none",
         "-device", "pvpanic-pci",
-        "-kernel", str(kernel.image),
+        "-kernel", str(ram / KERNEL_HEAD if ram is not None and restoring else kernel.image),
         "-initrd", str(initramfs),
         "-append", kernel_arguments(arch, shape),
         # Sockets made beforehand: nothing listens, nothing lies in a file system, nobody else connects.

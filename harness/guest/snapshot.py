@@ -35,7 +35,7 @@ from harness.guest.speed import Speed
 from harness.kernel.kernel import Kernel
 
 _SAVE_SECONDS = 60.0
-_FORMAT = "snapshot-3"  # another one when snapshots are made differently
+_FORMAT = "snapshot-4"  # another one when snapshots are made differently
 _KIND = "snapshots"
 _SEAL = "seal.json"  # what the files were like when the snapshot was made
 _FULL_BYTES = 1 << 20  # with less than this left a disk is full: QEMU fills the file in large pieces
@@ -126,6 +126,8 @@ def obtain(
         _seal(folder, shape)
 
     def boot(folder: Path) -> None:
+        with kernel.image.open("rb") as image:
+            (folder / qemu.KERNEL_HEAD).write_bytes(image.read(qemu.KERNEL_HEAD_BYTES))
         with start(
             kernel=kernel,
             initramfs=initramfs,
