@@ -64,10 +64,12 @@ class Live:
     def phase(self, number: int, phase: Phase) -> None:
         """The attempt of this number is in another phase."""
         self._trial.phase(number, phase)
+        self._live.refresh()  # a phase may be over before the next refresh is due
 
     def ended(self, number: int, outcome: Outcome) -> None:
         """The attempt of this number came to this."""
         self._trial.ended(number, outcome)
+        self._live.refresh()
 
     def say(self, line: str) -> None:
         """Print a line above, which stays; it must be escaped."""
