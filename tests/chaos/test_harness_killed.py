@@ -79,8 +79,13 @@ class Place:
 
     def watch(self, pattern: str) -> Callable[[], bool]:
         """Whether a path that matches has come since now."""
-        known = set(self.folder.glob(pattern))
-        return lambda: not known.issuperset(self.folder.glob(pattern))
+        known = self._paths(pattern)
+        return lambda: not known.issuperset(self._paths(pattern))
+
+    def _paths(self, pattern: str) -> set[Path]:
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # a folder that cowpen removes meanwhile
+                return set(self.folder.glob(pattern))
 
 
 # When to kill: as soon as such a path is new, or up to so many seconds later.
