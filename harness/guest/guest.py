@@ -25,7 +25,9 @@ from harness.guest.speed import Speed
 from harness.kernel.kernel import Kernel
 from harness.process import Process
 
-_MONITOR_SECONDS = 20.0  # QEMU answers in 0.1 s; a swapping host may need more
+# QEMU answers in 0.1 s, however slow its guest is; a swapping host may need more. Not scaled: a QEMU that is stopped
+# must be noticed too.
+_MONITOR_SECONDS = 40.0
 _PANIC_SECONDS = 10.0  # from the panic's report to QEMU's end: the kernel still prints and resets
 _LETTING_GO_SECONDS = 1.0  # from QEMU's letting go of its disks to its own end
 _CONSOLE_TAIL = 16384
@@ -312,7 +314,7 @@ def start(
         for one, _ in disks:
             one.close()
         try:
-            monitor = Monitor(ours_monitor, seconds=_MONITOR_SECONDS * speed.scale)
+            monitor = Monitor(ours_monitor, seconds=_MONITOR_SECONDS)
         except (ChannelError, DeadlineError) as error:
             status = process.end()
             raise BootError(

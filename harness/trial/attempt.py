@@ -138,7 +138,9 @@ def failed_attempt(stage: Stage | None, number: int, folder: Path, trouble: str)
 def write_result(attempt: Attempt, folder: Path) -> Attempt:
     """The attempt, with its own record kept beside its console."""
     text = json.dumps(attempt.to_json(), indent=1)
-    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+    part = folder / "result.json.part"
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(folder / "result.json")  # whole or not there, whenever cowpen is killed
     return attempt
 
 
