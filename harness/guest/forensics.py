@@ -9,10 +9,12 @@ it is even if it does not; it panics of it, so it comes last.
 from __future__ import annotations
 
 import contextlib
+import enum
 import itertools
 import os
 import re
 import select
+import termios
 import time
 import tty
 from collections.abc import Iterator
@@ -49,6 +51,14 @@ class _Request(NamedTuple):
     what: str
 
 
+class _Answer(enum.Enum):
+    """What a kernel that was asked for its state has said."""
+
+    NONE = enum.auto()
+    PART = enum.auto()
+    WHOLE = enum.auto()
+
+
 # Documentation/admin-guide/sysrq.rst. The key 9 lets messages of every level reach the console; that it is heard tells
 # whether anything is, and that the report before it is complete. One key must be heard before the next is pressed: an
 # 8250 that finds two keys at once takes the last one only.
@@ -65,7 +75,7 @@ _REQUESTS = (
 
 
 def collect(monitor: Monitor, console: Path, *, line: int | None, scale: float, why: str) -> bool:
-    """Append the state of a guest to its console's log; whether it can still go on, if anything in it can.
+    """Append the state of a guest to its console's log; False if it is of no more use afterwards.
 
     ``line`` is the host's end of the serial line if that is a socket; None: QEMU has a pseudo-terminal there, or
     nothing. ``scale``: how many times slower than the reference guests are here. Raises `ChannelError` if QEMU
@@ -80,16 +90,21 @@ def collect(monitor: Monitor, console: Path, *, line: int | None, scale: float, 
         raise ChannelError(
             "QEMU does not answer its monitor: it is stopped, or starved by the host"
         ) from error
-    interrupted = False
-    with contextlib.suppress(ChannelError, DeadlineError, OSError):
+    alive = True
+    with contextlib.suppress(ChannelError, DeadlineError, OSError, termios.error):
         _note(console, "registers of all CPUs", registers)
         for cpu, pointer in enumerate(_STACK_POINTER.findall(registers)):
             _note(console, f"stack of CPU {cpu}", _ask(monitor, f"x /{_STACK_WORDS}gx 0x{pointer}", cpu))
-        if not _tell_itself(monitor, console, line, scale):
+        answer = _tell_itself(monitor, console, line, scale)
+        if answer is _Answer.NONE:
             _note(console, "the guest does not answer SysRq")
-            interrupted = _interrupt(monitor, console, scale)
+            alive = not _interrupt(monitor, console, scale)
+        else:
+            # One that is still telling, of ten thousand tasks perhaps, does so with interrupts off: what the kernel
+            # has to say of that next is our doing.
+            alive = answer is _Answer.WHOLE
     _note(console, "end of the guest's state")
-    return not interrupted
+    return alive
 
 
 def _note(console: Path, words: str, text: str = "") -> None:
@@ -119,15 +134,15 @@ def _terminal(monitor: Monitor) -> Iterator[int | None]:
         os.close(terminal)
 
 
-def _tell_itself(monitor: Monitor, console: Path, line: int | None, scale: float) -> bool:
-    """Let the guest's kernel print its state; False if it does not answer."""
+def _tell_itself(monitor: Monitor, console: Path, line: int | None, scale: float) -> _Answer:
+    """Let the guest's kernel print its state; what came of it."""
     with contextlib.ExitStack() as stack:
         if line is None:
             line = stack.enter_context(_terminal(monitor))
         if line is None:
-            return False
+            return _Answer.NONE
         if not _press(monitor, console, line, _PROBE, _ANSWER_SECONDS * scale):
-            return False
+            return _Answer.NONE
         for request in _REQUESTS:
             _note(console, f"SysRq {request.key.decode()}: {request.what}")
             whole = _press(monitor, console, line, request.key, _ANSWER_SECONDS * scale) and _press(
@@ -135,8 +150,8 @@ def _tell_itself(monitor: Monitor, console: Path, line: int | None, scale: float
             )
             if not whole:
                 _note(console, "no end of it came in time")
-                break
-    return True
+                return _Answer.PART
+    return _Answer.WHOLE
 
 
 def _press(monitor: Monitor, console: Path, line: int, key: bytes, seconds: float) -> bool:

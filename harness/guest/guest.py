@@ -153,7 +153,7 @@ class Guest:
     # -- hanging -----------------------------------------------------------------------------------
 
     def examine(self, why: str) -> bool:
-        """Write what a guest that hangs is doing into its console's log; False if it did not survive that.
+        """Write what a guest that hangs is doing into its console's log; False if it is of no more use then.
 
         Raises `ChannelError` if QEMU does not answer either: then it is the host's trouble.
         """
