@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def run(folder: Path, *words: str | Path) -> pexpect.spawn[str]:
         dimensions=(24, 200),
         timeout=120,
         encoding="utf-8",
+        # A shell that runs pytest in the background makes it ignore SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

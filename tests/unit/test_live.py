@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import termios
 from pathlib import Path
@@ -70,6 +71,8 @@ def play(folder: Path, *words: str, columns: int = 140, rows: int = 24, **env: s
         dimensions=(rows, columns),
         timeout=SECONDS,
         encoding="utf-8",
+        # A shell that runs pytest in the background makes it ignore SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
