@@ -73,9 +73,25 @@ def _locked(path: Path, deadline: Deadline) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _occupied(folder: Path) -> int:
-    """Bytes that the files below ``folder`` take of the disk."""
-    return sum(512 * path.lstat().st_blocks for path in folder.rglob("*"))
+def occupied(folder: Path) -> int:
+    """Bytes that the files below ``folder`` take of the disk: of a snapshot far fewer than the files are long."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):  # another cowpen has just removed it
+                total += 512 * (Path(place) / name).lstat().st_blocks
+    return total
+
+
+def unless_held(folder: Path, remove: Callable[[Path], None]) -> None:
+    """Call ``remove(folder)`` if nobody holds it (`Held`) or makes it; never an error of the system's."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(folder)
+        finally:
+            os.close(descriptor)
 
 
 class Held:
@@ -158,18 +174,18 @@ class Cache:
             entries = [(path.stat().st_mtime, path) for path in (self.root / kind).iterdir()]
             total = 0
             for used, path in sorted(entries, reverse=True):
-                total += _occupied(path)
+                total += occupied(path)
                 if time.time() - used > unused_seconds or total > most_bytes:
-                    self._prune(path)
+                    unless_held(path, self._remove)
 
-    def _prune(self, path: Path) -> None:
-        with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._remove(path)
-            finally:
-                os.close(descriptor)
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk of the finished entries, by kind."""
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return {
+            folder.name: occupied(folder)
+            for folder in folders
+            if folder.is_dir() and folder.name not in ("tmp", "lock")
+        }
 
     def _remove(self, path: Path) -> None:
         """Take the entry away in one step: nobody finds half of it under its name."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes.util
 import dataclasses
-import os
 import resource
 import shutil
 import tempfile
@@ -145,26 +144,10 @@ def _nearest(folder: Path) -> Path:
 
 def _cached(cache: Cache) -> Check:
     """What the cache takes, by kind; all of it can be made again."""
-    kinds = {
-        folder.name: _bytes_below(folder)
-        for folder in (sorted(cache.root.iterdir()) if cache.root.is_dir() else [])
-        if folder.is_dir() and folder.name not in {"tmp", "lock"}
-    }
+    kinds = cache.sizes()
     shares = ", ".join(f"{kind} {_size(size)}" for kind, size in kinds.items() if size)
     says = f"{_size(sum(kinds.values()))} in {cache.root}" + (f": {shares}" if shares else "")
     return Check(topic="cache size", good=True, says=says, measured={"bytes": kinds})
-
-
-def _bytes_below(folder: Path) -> int:
-    """Bytes on disk, which for a snapshot are far fewer than the length of its files."""
-    total = 0
-    for place, _, files in os.walk(folder):
-        for name in files:
-            try:
-                total += (Path(place) / name).lstat().st_blocks * 512
-            except FileNotFoundError:  # another cowpen has just removed it
-                continue
-    return total
 
 
 def _size(count: float) -> str:

@@ -244,16 +244,16 @@ class AgentChannel(Channel):
         deadline = Deadline(seconds, f"{argv[0]} to end")
         overdue = False
         while True:
-            if deadline.passed and not overdue:
-                overdue = True
-                on_overdue()
-                deadline = Deadline(grace, f"the agent to end {argv[0]}")
-                self._send(self._c.COWPEN_KILL, ident, b"", deadline)
             try:
+                deadline.check()  # also while there is always a frame to be read
                 frame = self._receive(deadline)
             except DeadlineError:
                 if overdue:
                     raise
+                overdue = True
+                on_overdue()
+                deadline = Deadline(grace, f"the agent to end {argv[0]}")
+                self._send(self._c.COWPEN_KILL, ident, b"", deadline)
                 continue
             if frame is None or frame[2] != ident:
                 continue

@@ -17,6 +17,7 @@ A mounted file system would believe in writes that the next guest's disk never s
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import shutil
@@ -110,6 +111,16 @@ def obtain(
     console and QEMU's words of a boot that failed; ``tell`` is told when a damaged snapshot is dropped.
     """
 
+    started = functools.partial(
+        start,
+        kernel=kernel,
+        initramfs=initramfs,
+        shape=shape,
+        acceleration=acceleration,
+        speed=speed,
+        images=images,
+    )
+
     def make(folder: Path) -> None:
         try:
             boot(folder)
@@ -128,16 +139,7 @@ def obtain(
     def boot(folder: Path) -> None:
         with kernel.image.open("rb") as image:
             (folder / qemu.KERNEL_HEAD).write_bytes(image.read(qemu.KERNEL_HEAD_BYTES))
-        with start(
-            kernel=kernel,
-            initramfs=initramfs,
-            shape=shape,
-            acceleration=acceleration,
-            speed=speed,
-            folder=folder,
-            ram=folder,
-            images=images,
-        ) as guest:
+        with started(folder=folder, ram=folder) as guest:
             guest.ready()
             save(guest, folder / "state")
 
@@ -146,16 +148,7 @@ def obtain(
         proof = folder / "proof"
         proof.mkdir()
         try:
-            with start(
-                kernel=kernel,
-                initramfs=initramfs,
-                shape=shape,
-                acceleration=acceleration,
-                speed=speed,
-                folder=proof,
-                snapshot=Snapshot(folder=folder),
-                images=images,
-            ) as guest:
+            with started(folder=proof, snapshot=Snapshot(folder=folder)) as guest:
                 guest.ready()
         except GuestError as error:
             raise HostError(f"QEMU cannot restore what it saved: {error.message}") from error

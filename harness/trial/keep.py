@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import functools
 import itertools
 import json
 import os
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.cache import Held
+from harness.cache import Held, unless_held
 from harness.errors import HostError
 from harness.folders import state_folder
 from harness.trial.stage import Stage
@@ -70,13 +70,7 @@ def no_room(error: OSError, place: Path) -> HostError:
 
 def _prune(runs: Path) -> None:
     for old in sorted(runs.iterdir(), reverse=True)[_RUNS_KEPT - 1 :]:
-        with contextlib.suppress(OSError):
-            descriptor = os.open(old, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(old, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+        unless_held(old, functools.partial(shutil.rmtree, ignore_errors=True))
 
 
 def trial_folder(run: Path, *words: str) -> Path:

@@ -12,7 +12,6 @@ of loader.c.
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 import tempfile
@@ -22,15 +21,14 @@ from typing import Any
 from harness import tools
 from harness.arch import Arch, get_arch, host_arch
 from harness.cache import Cache, digest
-from harness.errors import BuildError, HostError
-from harness.kernel import aptsources, debian
+from harness.errors import BuildError
+from harness.kernel import debian
 from harness.kernel.kernel import resolve
 from harness.program.template import c_string
 
 SOURCES = Path(__file__).parent / "programs"
 NAME = "calamity"
 _ENTRY_SECONDS = 900.0
-_LOCK_SECONDS = 600.0
 _UNPACK_SECONDS = 120.0
 _BUILD_SECONDS = 300.0
 # The other packages that a headers package needs to build anything, as its dependencies name them.
@@ -119,22 +117,10 @@ def _headers(arch: Arch, provenance: dict[str, Any], cache: Cache) -> Path:
 
 
 def _download(package: str, version: str, arch: Arch, cache: Cache, folder: Path) -> Path:
-    """Fetch exactly this version, asking the archive anew only if the index does not have it."""
+    """Exactly this version, in a folder of its own below ``folder``."""
     into = folder / package
     into.mkdir()
-    apt = debian.private_apt(aptsources.host_sources(), arch, cache)
-    lock = functools.partial(cache.lock, f"apt-{arch.debian}", seconds=_LOCK_SECONDS)
-    with lock(what=f"apt's index for {arch.debian}"):
-        for attempt in ("with the index there is", "with a new one"):
-            if apt.age is None or attempt == "with a new one":
-                apt.update()
-            found = [one for one in apt.candidates([package]) if one.version == version]
-            if found:
-                return apt.download(found[0], into)
-    raise HostError(
-        f"no {package} {version} for {arch.debian} in the archive",
-        mend="the cached kernel is old: fetch the newest with `cowpen kernels fetch`",
-    )
+    return debian.download_package(package, arch, cache, into, version=version)[0]
 
 
 def main(words: list[str]) -> None:

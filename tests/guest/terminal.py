@@ -1,11 +1,32 @@
-"""A terminal to look at: enough of one for what `harness.cli.live` sends, and nothing more."""
+"""A command on a terminal, and a terminal to look at: enough of one for what `harness.cli.live` sends."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
+
+import pexpect
 
 # What may be sent: move up, clear the line; everything else that begins with ESC is an error.
 _PIECE = re.compile(r"\x1b\[(\d*)([AK])|\r|\n|([^\r\n\x1b]+)")
+
+
+def spawn(*words: str, size: tuple[int, int], seconds: float, **env: str) -> pexpect.spawn[str]:
+    """Python with these ``words`` on a terminal of ``size`` (rows, columns); ``seconds`` for each expect()."""
+    # Only the terminal itself says how large it is.
+    outer = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    return pexpect.spawn(
+        sys.executable,
+        list(words),
+        env=outer | {"TERM": "xterm"} | env,
+        dimensions=size,
+        timeout=seconds,
+        encoding="utf-8",
+        # A shell that runs pytest in the background makes it ignore SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 class Screen:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import pexpect
 import pytest
-from terminal import Screen
+from terminal import Screen, spawn
 from trouble import program
 
 pytestmark = pytest.mark.guest
@@ -17,17 +14,8 @@ pytestmark = pytest.mark.guest
 
 def run(folder: Path, *words: str | Path) -> pexpect.spawn[str]:
     """``cowpen run`` on a terminal of its own."""
-    return pexpect.spawn(
-        sys.executable,
-        ["-m", "harness.cli.main", "run", *map(str, words)],
-        env={key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
-        | {"TERM": "xterm", "XDG_STATE_HOME": str(folder / "state")},
-        dimensions=(24, 200),
-        timeout=120,
-        encoding="utf-8",
-        # A shell that runs pytest in the background makes it ignore SIGINT, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    command = ["-m", "harness.cli.main", "run", *map(str, words)]
+    return spawn(*command, size=(24, 200), seconds=120, XDG_STATE_HOME=str(folder / "state"))
 
 
 def test_guests_under_way_are_seen(tmp_path: Path) -> None:

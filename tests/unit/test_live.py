@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import sys
 import termios
 from pathlib import Path
 from typing import Any
 
 import pexpect
 import pytest
-from terminal import Screen
+from terminal import Screen, spawn
 
 from harness.cli.live import Standing
 from harness.trial.attempt import Phase
@@ -61,19 +58,9 @@ with progress:
 
 def play(folder: Path, *words: str, columns: int = 140, rows: int = 24, **env: str) -> pexpect.spawn[str]:
     (folder / "mine.c").write_text("")
-    return pexpect.spawn(
-        sys.executable,
-        ["-c", PLAY, str(folder / "mine.c"), *words],
-        # Only the terminal itself says how large it is.
-        env={key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
-        | {"TERM": "xterm", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-        | env,
-        dimensions=(rows, columns),
-        timeout=SECONDS,
-        encoding="utf-8",
-        # A shell that runs pytest in the background makes it ignore SIGINT, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    env["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    file = str(folder / "mine.c")
+    return spawn("-c", PLAY, file, *words, size=(rows, columns), seconds=SECONDS, **env)
 
 
 def shown(child: pexpect.spawn[str], columns: int = 140) -> tuple[str, Screen]:
