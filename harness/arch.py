@@ -24,6 +24,10 @@ class Arch:
     """Debian's name of the architecture, used in package names."""
     gnu: str
     """GNU triplet: prefix of the cross compiler and binutils."""
+    objdump: tuple[str, ...]
+    """Arguments by which objdump takes bytes for this architecture's instructions, one a line."""
+    code_unit: int
+    """Bytes of each number after ``Code:`` in an oops."""
     elf_machine: str
     """pyelftools' ``e_machine``, to check a user's binary."""
     kernel_arch: str
@@ -63,6 +67,8 @@ X86_64 = Arch(
     name="x86_64",
     debian="amd64",
     gnu="x86_64-linux-gnu",
+    objdump=("-m", "i386:x86-64", "--insn-width=15"),
+    code_unit=1,
     elf_machine="EM_X86_64",
     kernel_arch="x86",
     image_target="arch/x86/boot/bzImage",
@@ -84,6 +90,8 @@ AARCH64 = Arch(
     name="aarch64",
     debian="arm64",
     gnu="aarch64-linux-gnu",
+    objdump=("-m", "aarch64"),
+    code_unit=4,
     elf_machine="EM_AARCH64",
     kernel_arch="arm64",
     image_target="arch/arm64/boot/Image",

@@ -27,7 +27,7 @@ from harness.kernel.kernel import resolve
 from harness.program.template import c_string
 
 SOURCES = Path(__file__).parent / "programs"
-NAME = "calamity"
+CALAMITY = SOURCES / "calamity.c"
 _ENTRY_SECONDS = 900.0
 _UNPACK_SECONDS = 120.0
 _BUILD_SECONDS = 300.0
@@ -36,14 +36,16 @@ _COMMON = re.compile(r"linux-headers-\S+-common(?:-\w+)?")
 _KBUILD = re.compile(r"linux-kbuild-\S+")
 
 
-def build(arch: Arch, spec: str, cache: Cache, *, what: str = "") -> Path:
-    """calamity.ko for a stock kernel (``debian:6.1``), from the cache the second time.
+def build(
+    arch: Arch, spec: str, cache: Cache, *, what: str = "", source: Path = CALAMITY, debug: bool = False
+) -> Path:
+    """The module of a C file for a stock kernel (``debian:6.1``), from the cache the second time.
 
-    ``what`` is the calamity that comes without parameters. Raises `HostError` if the archive has no headers for this
-    kernel any more, `BuildError` if it does not build.
+    ``what`` is the calamity that comes without parameters; ``debug`` keeps the debug information. Raises `HostError` if
+    the archive has no headers for this kernel any more, `BuildError` if it does not build.
     """
-    source = SOURCES / f"{NAME}.c"
-    makefile = f"obj-m := {NAME}.o\nccflags-y := -DWHAT='\"{what}\"'\n"
+    name = source.stem
+    makefile = f"obj-m := {name}.o\nccflags-y := -DWHAT='\"{what}\"'\n"
     provenance = resolve(spec, arch, cache).provenance
     headers = _headers(arch, provenance, cache)
     words = [
@@ -60,14 +62,18 @@ def build(arch: Arch, spec: str, cache: Cache, *, what: str = "") -> Path:
             work = Path(temporary)
             (work / source.name).write_bytes(source.read_bytes())
             (work / "Makefile").write_text(makefile, encoding="utf-8")
-            tools.run([*words, f"M={work}", "modules"], seconds=_BUILD_SECONDS, check=BuildError)
+            # __FILE__ in reports, without where it was built.
+            mapped = f"KCFLAGS=-fmacro-prefix-map={work}/="
+            tools.run([*words, mapped, f"M={work}", "modules"], seconds=_BUILD_SECONDS, check=BuildError)
             # Without debug information, which no kernel reads: ten times smaller.
-            strip = arch.binutil("strip")
-            tools.run([strip, "--strip-debug", "-o", folder / f"{NAME}.ko", work / f"{NAME}.ko"], seconds=30)
+            copy = ["cp"] if debug else [arch.binutil("strip"), "--strip-debug", "-o"]
+            into = [work / f"{name}.ko", folder] if debug else [folder / f"{name}.ko", work / f"{name}.ko"]
+            tools.run([*copy, *into], seconds=30)
 
-    key = digest(source, makefile, headers.name, tools.identity(arch.compiler()), "\0".join(words[4:]))
-    folder = cache.entry("modules", key, make, seconds=_ENTRY_SECONDS, what=f"module {NAME} for {spec}")
-    return folder / f"{NAME}.ko"
+    options = "\0".join([*words[4:], *(["debug"] if debug else [])])
+    key = digest(source, makefile, headers.name, tools.identity(arch.compiler()), options)
+    folder = cache.entry("modules", key, make, seconds=_ENTRY_SECONDS, what=f"module {name} for {spec}")
+    return folder / f"{name}.ko"
 
 
 def loader(module: Path, folder: Path, what: str, **more: int) -> Path:

@@ -1,13 +1,11 @@
-"""The benchmarks' own machinery: pairs, tables, goals, documents, and the small kernel's builder on a fake tree."""
+"""The benchmarks' own machinery: pairs, tables, goals, documents."""
 
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,10 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench import kernel, report
+from bench import report
 from bench.report import Benchmark, Column, Options, Spread
 from bench.runs import in_turn, timed
-from harness.arch import X86_64
-from harness.cache import Cache
-from harness.errors import BuildError, HostError
+from harness.errors import HostError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,84 +172,6 @@ def test_every_benchmark_says_what_it_measures() -> None:
         one = importlib.import_module(f"bench.{name}").BENCHMARK
         assert one.title
         assert one.columns
-
-
-# -- the small kernel ---------------------------------------------------------------------------------
-
-# Like the kernel's own makefile as far as the builder can tell. It refuses CONFIG_NEVER as Kconfig does, without a
-# word, and does not compile a source that says BROKEN.
-MAKEFILE = """
-allnoconfig:
-\tgrep -v -e CONFIG_NEVER -e 'CONFIG_GONE is not set' $(KCONFIG_ALLCONFIG) > .config
-bzImage:
-\techo "  CC      mm/fork.o"
-\t@if grep -q BROKEN source; then \\
-\t  echo "mm/fork.c:12:3: error: expected ';' before 'return'" >&2; \\
-\t  echo "mm/fork.c:99:1: error: and another" >&2; exit 1; fi
-\tmkdir -p arch/x86/boot
-\techo "$(ARCH) $(KBUILD_BUILD_TIMESTAMP)" > arch/x86/boot/bzImage
-\techo 0 T _text > System.map
-\techo once >> $(COUNT)
-"""
-
-
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Cache]:
-    """A cache that holds a fake kernel source, given its content and the fragment."""
-    monkeypatch.setattr(kernel, "_TOOLS", ("make", "tar", "xz"))  # the fake tree needs no more
-    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
-
-    def make(content: str, fragment: str) -> Cache:
-        cache = Cache(tmp_path / "cache")
-        folder = cache.root / "sources" / f"linux-source-{kernel.SERIES}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(folder / "source.tar.xz", "w:xz") as archive:
-            for name, text in (("Makefile", MAKEFILE), ("source", content)):
-                member = tarfile.TarInfo(f"linux-source/{name}")
-                member.size = len(text)
-                archive.addfile(member, io.BytesIO(text.encode()))
-        fragments = tmp_path / "kernels/fragments"
-        fragments.mkdir(parents=True, exist_ok=True)
-        (fragments / "base.config").write_text(fragment)
-        (fragments / "base-x86_64.config").write_text("CONFIG_ARCH=y\n")
-        monkeypatch.setattr(kernel, "data_folder", lambda name: tmp_path / name)
-        return cache
-
-    return make
-
-
-def small(cache: Cache) -> str:
-    return kernel.small_kernel(X86_64, cache, lambda line: None)
-
-
-def test_the_small_kernel_is_built_once(source: Callable[[str, str], Cache], tmp_path: Path) -> None:
-    cache = source("int main;", "CONFIG_FINE=y\n# CONFIG_GONE is not set\n")
-    spec = small(cache)
-    assert small(cache) == spec
-    assert (tmp_path / "count").read_text() == "once\n"
-    image = Path(spec.removeprefix("path:").partition(",")[0])
-    assert image.read_text() == "x86 1970-01-01\n"
-    assert (image.parent / "config").read_text() == "CONFIG_FINE=y\nCONFIG_ARCH=y\n"
-    assert f"config={image.parent}/config,system_map={image.parent}/System.map" in spec
-    assert not (image.parent / "work").exists()
-    # Another fragment is another kernel.
-    assert small(source("int main;", "CONFIG_FINE=y\n")) != spec
-
-
-def test_an_option_that_kconfig_drops_is_named(source: Callable[[str, str], Cache]) -> None:
-    cache = source("int main;", "CONFIG_FINE=y\nCONFIG_NEVER=y\n")
-    with pytest.raises(BuildError, match=r"does not take CONFIG_NEVER=y: add what .* base\.config"):
-        small(cache)
-
-
-def test_the_compilers_first_complaint_is_the_error(source: Callable[[str, str], Cache]) -> None:
-    cache = source("BROKEN", "CONFIG_FINE=y\n")
-    with pytest.raises(BuildError, match=r"mm/fork\.c:12:3: error: expected ';' before 'return'") as error:
-        small(cache)
-    assert "and another" in error.value.detail
-    assert "another" not in error.value.message
-    assert not list((cache.root / "tmp").iterdir())
-    assert not (cache.root / "built").exists() or not list((cache.root / "built").iterdir())
 
 
 def test_the_module_lists_what_it_knows() -> None:
