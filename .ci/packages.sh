@@ -5,10 +5,12 @@ set -eu
 
 table=$(dirname "$0")/../harness/debian-packages.txt
 
-# The table is written for an amd64 host. On arm64 the foreign compiler is the one for x86_64.
+# The table is written for an amd64 host. On arm64 compiler and binutils are those for x86_64.
 case $(uname -m) in
 aarch64) swap='s/^gcc-aarch64-linux-gnu /gcc-x86-64-linux-gnu /
 s/ aarch64-linux-gnu-gcc / x86_64-linux-gnu-gcc /
+s/^binutils-aarch64-linux-gnu /binutils-x86-64-linux-gnu /
+s/ aarch64-linux-gnu-objdump / x86_64-linux-gnu-objdump /
 s/^libc6-dev-arm64-cross /libc6-dev-amd64-cross /' ;;
 *) swap='' ;;
 esac

@@ -119,7 +119,7 @@ class Signature(Record):
     def matches(self, finding: Finding, program: str | None = None) -> bool:
         """Whether ``finding``, seen while ``program`` ran, is the one this signature describes."""
         titles = (finding.title, *finding.alt_titles)
-        functions = {*finding.frames, finding.frame}
+        functions = {finding.frame, *(frame.function for frame in finding.frames)}
         return (
             self.kind == finding.kind
             and self.program in (None, program)

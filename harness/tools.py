@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from harness.errors import CowpenError, HostError, ToolMissingError
 from harness.process import Process
 
 _PACKAGES = Path(__file__).with_name("debian-packages.txt")
+_FOREIGN_PACKAGES = {"gcc": "gcc", "objdump": "binutils"}
+_FOREIGN = re.compile(rf"(?P<gnu>\w+-linux-gnu)-(?P<tool>{'|'.join(_FOREIGN_PACKAGES)})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +46,9 @@ def package_of(command: str) -> str | None:
     for package in packages():
         if command in package.commands:
             return package.name
-    # On an arm64 host the x86_64 compiler is the foreign one; Debian names both by the same pattern.
-    if command.endswith("-linux-gnu-gcc"):
-        return "gcc-" + command.removesuffix("-gcc").replace("_", "-")
+    # On an arm64 host x86_64's are the foreign ones; Debian names both by the same pattern.
+    if foreign := _FOREIGN.fullmatch(command):
+        return f"{_FOREIGN_PACKAGES[foreign['tool']]}-{foreign['gnu'].replace('_', '-')}"
     return None
 
 

@@ -9,12 +9,16 @@ from typing import Any, Self
 
 import click
 
+from harness.cli.findings import trace_lines
 from harness.cli.live import Live, suits_terminal
 from harness.console.display import escape
+from harness.console.finding import Finding
 from harness.trial.attempt import Attempt, Phase
 from harness.trial.outcome import Outcome
 from harness.trial.subject import Subject
 from harness.trial.verdict import Verdict
+
+_FRAMES = 4  # of a trace; the log has them all
 
 
 class Progress:
@@ -30,6 +34,7 @@ class Progress:
         # Lines on the same terminal would be torn apart by those that follow the trial.
         self._watched = suits_terminal(sys.stderr) and not (as_json and sys.stdout.isatty())
         self._live: Live | None = None
+        self._shown: set[tuple[str, tuple[str, ...]]] = set()
         self.verdicts: list[Verdict] = []
 
     def __enter__(self) -> Self:
@@ -46,6 +51,7 @@ class Progress:
 
     def begins(self, subject: Subject, kernel: str, arch: str, attempts: int) -> None:
         self._end_live()
+        self._shown.clear()
         if self._watched:
             self._live = Live(f"{subject.name} on {kernel} {arch}", attempts)
 
@@ -58,9 +64,21 @@ class Progress:
             self._live.ended(attempt.number, attempt.outcome)
         if self._json:
             print_json(record)
-        if attempt.outcome not in (Outcome.CLEAN, Outcome.REPRODUCED):
+        new = attempt.finding is not None and self._first_of_its_kind(attempt.finding)
+        # Of a hundred reproductions the first says what there is to say.
+        if attempt.outcome not in (Outcome.CLEAN, Outcome.REPRODUCED) or new:
             self.tell(f"attempt {attempt.number}: {attempt.outcome}: {attempt.reason}")
-            self.tell(f"    kept in {attempt.kept}")
+            if new and attempt.finding:
+                for line in trace_lines(attempt.finding, _FRAMES):
+                    self.tell(f"    {line}")
+            self.tell(f"    {_kept(attempt)}")
+
+    def _first_of_its_kind(self, finding: Finding) -> bool:
+        """Whether this trial has shown no such finding, with the same functions in its trace."""
+        trace = finding.title, tuple(frame.function for frame in finding.frames)
+        new = trace not in self._shown
+        self._shown.add(trace)
+        return new
 
     def verdict(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
@@ -97,6 +115,14 @@ class Progress:
                 for index, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
             click.echo("  ".join(cells).rstrip())
+
+
+def _kept(attempt: Attempt) -> str:
+    """Where to read on: the console's log, if the finding is from there."""
+    on_console = attempt.kept and attempt.finding and attempt.finding.end
+    return (
+        f"log: {attempt.kept / 'console.log'}" if attempt.kept and on_console else f"kept in {attempt.kept}"
+    )
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

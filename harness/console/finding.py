@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 # What a finding can be. Words in capitals are the ones the kernel itself prints in capitals.
@@ -20,9 +21,42 @@ KINDS: dict[str, str] = {
     "hung-task": "a task blocked for minutes",
     "rcu-stall": "RCU waits in vain for a CPU or task",
     "panic": "a kernel panic with no other report before it",
+    "leak": "kmemleak: memory that nobody points to any more",
+    "memory": "out of memory, or an allocation that failed: a shortage, which by itself is no defect",
     "corruption": "a program read data that nobody wrote there",
     "hang": "a program did not end by its deadline",
 }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One line of a call trace, or one function inlined into it."""
+
+    function: str
+    """Without compiler suffixes: ``copy_pte_range``, never ``copy_pte_range.isra.0``."""
+    symbol: str = ""
+    """As the kernel printed it; empty for an inlined function."""
+    offset: int | None = None
+    """Bytes from the symbol's beginning. In a trace it is where the call returns to, in the program counter's own
+    frame the faulting instruction."""
+    size: int | None = None
+    """Bytes of the symbol."""
+    module: str | None = None
+    address: int | None = None
+    """As printed, so with the offset of KASLR, on kernels that print addresses."""
+    counter: bool = False
+    """It is the program counter's (``RIP:``, ``pc :``), not a return address."""
+    inlined: bool = False
+    source: str | None = None
+    """``mm/memory.c:1097``, known only after symbolising."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """The task a report speaks of."""
+
+    comm: str
+    pid: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,17 +70,33 @@ class Finding:
     kind: str
     """A key of `KINDS`."""
     title: str
+    header: str = ""
+    """The line that made it a finding, without what printk put before it."""
     alt_titles: tuple[str, ...] = ()
     """Titles under which other reports of the same defect may go."""
     frame: str | None = None
     """The guilty function, without compiler suffixes."""
-    frames: tuple[str, ...] = ()
-    """Functions of the call trace, innermost first."""
+    frames: tuple[Frame, ...] = ()
+    """The call trace, innermost first, without what the unwinder was not sure of."""
     file: str | None = None
     """Source file named in the report; never with its line."""
+    line: int | None = None
+    """Line in ``file``: for people, never for signatures."""
     arch: str | None = None
+    task: Task | None = None
+    cpu: int | None = None
+    taint: str | None = None
+    """``Not tainted`` or ``Tainted: G        W``, as printed."""
+    registers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name as printed (``RAX``, ``x0``, ``pc``) to value as printed."""
+    code: str | None = None
+    """What follows ``Code:``, as printed."""
+    kernel_offset: int | None = None
+    """How far KASLR moved the kernel, if the log says it (``Kernel Offset:``)."""
     corrupted: bool = False
-    """The report is incomplete or mangled: its title is a guess."""
+    """The report is cut or mangled: its title is a guess."""
+    user_written: bool = False
+    """A process wrote it to /dev/kmsg, as far as the log shows that: not the kernel's words."""
     start: int = 0
     """Offset of the report's first byte in the console log; 0 for a finding that is not from the console."""
     end: int = 0

@@ -6,6 +6,7 @@ protocol is a `ChannelError`, and output of a run the host has given up on is dr
 
 from __future__ import annotations
 
+import secrets
 import select
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +64,8 @@ class AgentChannel(Channel):
         self._watch = watch or Nobody()
         self._scale = scale
         self._inbox = bytearray()
-        self._id = 0
+        # Not from 1 on: the agent of a snapshot may still have answers to give to those who made it.
+        self._id = secrets.randbelow(1 << 31)
         self._ffi: Any = protocol()
         self._c: Any = cheader.constants(PROTOCOL_HEADER)
         self._header = self._ffi.sizeof("struct cowpen_frame")

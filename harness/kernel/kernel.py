@@ -177,14 +177,20 @@ def _resolve_path(spec: KernelSpec, request: _Request) -> Kernel:
     assert isinstance(spec, PathSpec)
     path = spec.image.absolute()
     facts = image.inspect(path, request.arch)
-    # What `make install` and every distribution put beside vmlinuz-RELEASE.
+    # What `make install` and every distribution put beside vmlinuz-RELEASE, and what a build tree holds.
     prefix, dash, suffix = path.name.partition("-")
     installed = dash and prefix in ("vmlinuz", "vmlinux", "Image")
     config = _given(spec.config, "config")
     system_map = _given(spec.system_map, "system_map")
+    vmlinux = _given(spec.vmlinux, "vmlinux")
     if installed:
         config = config or _existing(path.with_name(f"config-{suffix}"))
         system_map = system_map or _existing(path.with_name(f"System.map-{suffix}"))
+    elif path.as_posix().endswith(f"/{request.arch.image_target}"):
+        tree = path.parents[request.arch.image_target.count("/")]
+        config = config or _existing(tree / ".config")
+        system_map = system_map or _existing(tree / "System.map")
+        vmlinux = vmlinux or _existing(tree / "vmlinux")
     modules = _modules_folder(spec.modules, facts.release)
     upstream = _UPSTREAM.match(facts.release)
     package = _DEBIAN_BANNER.search(facts.banner)
@@ -198,7 +204,7 @@ def _resolve_path(spec: KernelSpec, request: _Request) -> Kernel:
         image=path,
         config=config,
         system_map=system_map,
-        vmlinux=_given(spec.vmlinux, "vmlinux"),
+        vmlinux=vmlinux,
         modules=modules,
         provenance={"kind": "path", "image": str(path), "banner": facts.banner},
         content=caching.digest("path", path, _identity(modules)),

@@ -19,7 +19,7 @@ from harness.guest.channel import Ending, Exit, Stream
 from harness.process import StoppingError
 from harness.program.record import corruption_title, parse_records
 from harness.trial.capture import Capture
-from harness.trial.outcome import EXIT_UNSUPPORTED, Outcome, decide
+from harness.trial.outcome import EXIT_UNSUPPORTED, Decision, Outcome, decide
 from harness.trial.stage import Machine, Stage
 
 _PUSH_SECONDS = 30.0  # whatever the program's size; 1 MB takes 0.03 s over the agent
@@ -55,6 +55,13 @@ class Attempt:
     """Whether the program was started: an attempt without says nothing about the bug, either way."""
     stale: bool = False
     """Whether its snapshot kept the guest from coming up: from another one the next may."""
+    cause: int | None = None
+    """Which of the findings, by its index, the outcome comes from."""
+
+    @property
+    def finding(self) -> Finding | None:
+        """The finding that the outcome comes from."""
+        return None if self.cause is None else self.findings[self.cause]
 
     def to_json(self, **identity: object) -> dict[str, Any]:
         """The ``attempt`` record of ``--json``; ``identity`` says of what (bug, program, kernel, arch)."""
@@ -65,6 +72,7 @@ class Attempt:
             "outcome": self.outcome.value,
             "reason": self.reason,
             "findings": [finding.to_json() for finding in self.findings],
+            "cause": self.cause,
             "seconds": round(self.seconds, 3),
             "kept": str(self.kept) if self.kept else None,
         }
@@ -96,13 +104,14 @@ def run_attempt(stage: Stage, number: int, folder: Path, on_phase: OnPhase = lam
         on_phase(Phase.STARTING)
         seen = _watch_it(stage, folder, capture, on_phase)
         findings = _findings(stage, folder, capture, seen)
-        outcome, reason = _decide(stage, findings, capture, seen)
+        decision = _decide(stage, findings, capture, seen)
     return write_result(
         Attempt(
             number=number,
-            outcome=outcome,
-            reason=reason,
+            outcome=decision.outcome,
+            reason=decision.reason,
             findings=tuple(findings),
+            cause=_cause(findings, decision),
             seconds=time.monotonic() - begin,
             kept=folder,
             booted=seen.booted,
@@ -117,17 +126,18 @@ def failed_attempt(stage: Stage | None, number: int, folder: Path, trouble: str)
     """The attempt that ended before its guest was ready, from what its console says (if there is one)."""
     seen = _Seen(trouble=trouble)
     findings: list[Finding] = []
-    outcome, reason = Outcome.INFRA, trouble
+    decision = Decision(Outcome.INFRA, trouble)
     if stage is not None:
         with Capture(folder) as capture:
             findings = _findings(stage, folder, capture, seen)
-            outcome, reason = _decide(stage, findings, capture, seen)
+            decision = _decide(stage, findings, capture, seen)
     return write_result(
         Attempt(
             number=number,
-            outcome=outcome,
-            reason=reason,
+            outcome=decision.outcome,
+            reason=decision.reason,
             findings=tuple(findings),
+            cause=_cause(findings, decision),
             seconds=0.0,
             kept=folder,
         ),
@@ -257,7 +267,11 @@ def _findings(stage: Stage, folder: Path, capture: Capture, seen: _Seen) -> list
     return found
 
 
-def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen) -> tuple[Outcome, str]:
+def _cause(findings: list[Finding], decision: Decision) -> int | None:
+    return next((n for n, finding in enumerate(findings) if finding is decision.finding), None)
+
+
+def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen) -> Decision:
     bug, program = stage.subject.bug, stage.subject.program.name
     # A warning of the boot is in every attempt alike and says nothing of the program, and what a hanging guest tells
     # when it is asked is no finding; both are shown, but only one with the bug's own signature decides.
@@ -270,10 +284,11 @@ def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen
         # A kernel that does not come up is boot trouble, whatever it says on its way down: for a bisecting
         # developer a commit to skip. Only the bug's own signature counts this early.
         if seen.unsupported is not None:
-            return Outcome.UNSUPPORTED, seen.unsupported
+            return Decision(Outcome.UNSUPPORTED, seen.unsupported)
         reason = seen.trouble or "the program was never started"
-        said = f"; the console says: {findings[0].title}" if findings else ""
-        return Outcome.INFRA, reason + said
+        if not findings:
+            return Decision(Outcome.INFRA, reason)
+        return Decision(Outcome.INFRA, f"{reason}; the console says: {findings[0].title}", findings[0])
     status = signal = unsupported = None
     if seen.exit is not None and seen.exit.ending is Ending.EXITED:
         status = seen.exit.code
@@ -282,7 +297,7 @@ def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen
             unsupported = escape(last.removeprefix(_UNSUPPORTED).strip())
     elif seen.exit is not None and seen.exit.ending is Ending.SIGNALLED:
         signal = seen.exit.code
-    decision = decide(
+    return decide(
         findings=findings,
         bug=bug,
         program=program,
@@ -292,4 +307,3 @@ def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen
         infra=seen.trouble,
         unsupported=unsupported,
     )
-    return decision.outcome, decision.reason

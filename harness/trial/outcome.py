@@ -90,10 +90,14 @@ def decide(
        ours: ``infra``, for ours write a record of every corruption, so there would have been a finding; without
        one nobody can say what was seen. Any other status, a signal, no status: ``infra``.
 
+    What a process wrote to /dev/kmsg is not the kernel's word and decides nothing. Nor does a lack of memory, which
+    is no defect of the kernel's; but where the attempt comes to ``infra`` it is said.
+
     ``findings`` are those of the console and of the program's records, the cause first. ``program`` is the
     name that signatures know. ``exit_status`` is None if it was never seen or ``signal`` ended the program.
     """
-    seen = [finding for finding in findings if finding.kind != "hang"]
+    findings = [finding for finding in findings if not finding.user_written]
+    seen = [finding for finding in findings if finding.kind not in ("hang", "memory")]
     hung = next((finding for finding in findings if finding.kind == "hang"), None)
     if hung is None and hang is not None:
         hung = hang_finding(program)
@@ -110,7 +114,15 @@ def decide(
         signature = bug is not None and bug.matches(hung, program)
         reason = hang or f"{program} did not end by its deadline"
         return Decision(Outcome.REPRODUCED if signature else Outcome.HANG, reason, hung)
-    return _ended(program, exit_status, signal, own=bug is None)
+    return _explained(_ended(program, exit_status, signal, own=bug is None), findings)
+
+
+def _explained(ended: Decision, findings: Sequence[Finding]) -> Decision:
+    """Trouble of the program with what may have caused it: a lack of memory."""
+    shortage = next((finding for finding in findings if finding.kind == "memory"), None)
+    if shortage is None or ended.outcome is not Outcome.INFRA:
+        return ended
+    return ended._replace(reason=f"{ended.reason}; the kernel says: {shortage.title}")
 
 
 def _ended(program: str, exit_status: int | None, signal: int | None, *, own: bool) -> Decision:

@@ -39,6 +39,9 @@ class RunningKernel:
     arch: Arch
     release: str
     config: None = None
+    vmlinux: None = None
+    modules: None = None
+    system_map: None = None
 
     @property
     def version(self) -> str:
@@ -205,7 +208,8 @@ def _kernel_log(channel: Channel) -> bytes:
         if len(printed[stream]) < _LOG_LIMIT:
             printed[stream].extend(data)
 
-    ended = channel.run(["/bin/sh", "-c", "dmesg"], seconds=_DMESG_SECONDS, on_output=keep)
+    # -r: the level of each line tells what a process wrote to /dev/kmsg from the kernel's own words.
+    ended = channel.run(["/bin/sh", "-c", "dmesg -r"], seconds=_DMESG_SECONDS, on_output=keep)
     if ended.ending is not Ending.EXITED or ended.code != 0:
         raise HostError(
             f"cannot read the machine's kernel log ({printed[Stream.STDERR].decode(errors='replace').strip()})",

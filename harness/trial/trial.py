@@ -18,6 +18,7 @@ from harness.trial.keep import keep_stage, no_room, trial_folder
 from harness.trial.outcome import Outcome
 from harness.trial.stage import Stage
 from harness.trial.subject import Subject
+from harness.trial.symboliser import Symboliser
 from harness.trial.target import Target
 from harness.trial.verdict import Verdict, judge
 
@@ -94,6 +95,7 @@ class _Trial:
         self._folder = trial_folder(run, subject.name, target.spec, target.arch.name)
         self._kernel: KernelFacts | None = None
         self._stage: Stage | None = None
+        self._symboliser: Symboliser | None = None
         self._attempts: list[Attempt] = []
         bug_attempts = subject.record.attempts if subject.record else _ATTEMPTS
         self._wanted = options.attempts or bug_attempts
@@ -119,6 +121,7 @@ class _Trial:
         """Make the stage; what the kernel lacks for this bug, in words: then it need not even boot."""
         tell = self._listener.tell
         self._kernel = self._target.kernel(self._cache, tell)
+        self._symboliser = Symboliser(self._kernel, tell)
         self._stage = self._target.stage(self._subject, self._kernel, self._cache, tell)
         self._listener.begins(self._subject, self._kernel.display, self._target.arch.name, self._wanted)
         lacking = self._subject.lacking(self._kernel)
@@ -250,6 +253,9 @@ class _Trial:
         }
 
     def _ended(self, attempt: Attempt) -> None:
+        # Here, not in the attempt: what one of them learnt of an address is known to the next.
+        if self._symboliser:
+            attempt = self._symboliser.symbolised(attempt)
         self._attempts.append(attempt)
         self._listener.attempt(attempt, attempt.to_json(**self._identity()))
 

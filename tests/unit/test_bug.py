@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.bug import Bug, Expectation, Signature, list_bugs, load_bug
-from harness.console.finding import Finding, corruption_finding, hang_finding
+from harness.console.finding import Finding, Frame, corruption_finding, hang_finding
 from harness.errors import UserError
 
 RECORD = """
@@ -145,7 +145,7 @@ BUG_FOUND = Finding(
     kind="BUG",
     title="kernel BUG in copy_page_range",
     frame="copy_page_range",
-    frames=("copy_page_range", "dup_mmap"),
+    frames=(Frame(function="copy_page_range"), Frame(function="dup_mmap")),
     file="include/linux/mm.h",
 )
 

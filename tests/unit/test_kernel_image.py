@@ -122,6 +122,22 @@ def test_resolve_path(tmp_path: Path) -> None:
     assert hash(again) != hash(kernel)
 
 
+def test_resolve_path_in_a_build_tree(tmp_path: Path) -> None:
+    for arch, content in ((X86_64, bzimage()), (AARCH64, arm64_image(0))):
+        tree = tmp_path / arch.name
+        (tree / arch.image_target).parent.mkdir(parents=True)
+        path = write((tree / arch.image_target).parent, content, (tree / arch.image_target).name)
+        assert resolve(f"path:{path}", arch, Cache(tmp_path / "cache")).vmlinux is None
+        for name in (".config", "System.map", "vmlinux"):
+            (tree / name).write_text("")
+        kernel = resolve(f"path:{path}", arch, Cache(tmp_path / "cache"))
+        assert (kernel.config, kernel.system_map) == (tree / ".config", tree / "System.map")
+        assert kernel.vmlinux == tree / "vmlinux"
+        (tree / "other").write_text("")
+        other = resolve(f"path:{path},vmlinux={tree}/other", arch, Cache(tmp_path / "cache"))
+        assert other.vmlinux == tree / "other"
+
+
 def test_page_size_of_config(tmp_path: Path) -> None:
     path = write(tmp_path, arm64_image(0))
     config = tmp_path / "config"

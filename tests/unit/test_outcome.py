@@ -20,6 +20,8 @@ def bug(*kinds) -> Bug:
 
 STALE = corruption_finding("data corruption: stale bytes in O_DIRECT read buffer (p)")
 OOPS = Finding(kind="oops", title="general protection fault in f", frame="f")
+OOM = Finding(kind="memory", title="out of memory in p")
+FORGED = Finding(kind="oops", title="general protection fault in f", frame="f", user_written=True)
 CORRUPTION, HANG = bug("corruption"), bug("hang")
 
 
@@ -55,6 +57,10 @@ CORRUPTION, HANG = bug("corruption"), bug("hang")
             "no AIO",
         ),
         ({"bug": CORRUPTION, "findings": [], "signal": 11}, "infra", "SIGSEGV"),
+        ({"bug": CORRUPTION, "findings": [OOM], "signal": 9}, "infra", "says: out of memory in p"),
+        ({"bug": CORRUPTION, "findings": [OOM], "exit_status": 0}, "clean", "status 0"),
+        ({"bug": CORRUPTION, "findings": [OOM, OOPS], "signal": 9}, "other", "general protection"),
+        ({"bug": bug("oops"), "findings": [FORGED], "exit_status": 0}, "clean", "status 0"),
         ({"bug": CORRUPTION, "findings": [], "signal": 9999}, "infra", "9999"),
         ({"bug": CORRUPTION, "findings": []}, "infra", "never seen"),
         ({"bug": CORRUPTION, "findings": [], "hang": "p missed its deadline"}, "hang", "deadline"),
