@@ -2,7 +2,7 @@
 # fresh checkout: `setup` comes first, and costs milliseconds when there is nothing to do.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast chaos lint style types bench rates clean
+.PHONY: help setup demo test test-fast chaos golden lint style types bench rates fuzz-parser clean
 .NOTPARALLEL:
 
 VENV := .venv
@@ -32,14 +32,17 @@ demo: $(SETUP) ## Tell which stock kernels have the fork/O_DIRECT bug, on two ar
 	@$(RUN) $(BIN)/cowpen demo
 
 test: lint ## Lint, then all tests; boots kernels in QEMU and takes minutes
-	@$(RUN) $(BIN)/python -m pytest -m "not long" $(wildcard tests/unit tests/guest tests/bugs tests/chaos)
+	@$(RUN) $(BIN)/python -m pytest -m "not long" $(wildcard tests/unit tests/console tests/guest tests/bugs tests/chaos)
 
 test-fast: lint ## Lint and the tests that need no QEMU
-	@$(RUN) $(BIN)/python -m pytest -m "not guest and not slow" tests/unit
+	@$(RUN) $(BIN)/python -m pytest -m "not guest and not slow" tests/unit tests/console
 
-chaos: $(SETUP) ## All attacks on cowpen; writes the table of docs/reliability.md; takes a quarter of an hour
+chaos: $(SETUP) ## All attacks on cowpen; writes the table of docs/reliability.md; takes forty minutes
 	@$(RUN) $(BIN)/python -m pytest tests/chaos tests/guest/test_trouble_host.py \
 		tests/guest/test_trouble_guest.py --reliability docs/reliability.md
+
+golden: $(SETUP) ## Make the console logs of tests/console/golden again; builds five kernels the first time, an hour
+	@$(RUN) $(BIN)/python -m tests.console.provoke
 
 lint: style types ## Style, types, shell scripts
 
@@ -56,6 +59,12 @@ bench: $(SETUP) ## Measure what cowpen costs; takes half an hour the first time,
 
 rates: $(SETUP) ## Measure the table of docs/bugs.md; takes a quarter of an hour
 	@$(RUN) $(BIN)/python -m bench.rates --write docs/bugs.md
+
+FUZZ_SECONDS ?= 600
+
+fuzz-parser: $(SETUP) ## Fuzz the console parser for FUZZ_SECONDS
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@$(BIN)/python -m tests.console.fuzz build/fuzz $(FUZZ_SECONDS)
 
 clean: ## Remove .venv and what the tools left here (kernels and results in your home stay)
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
