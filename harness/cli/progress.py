@@ -53,7 +53,7 @@ class Progress:
         self._end_live()
         self._shown.clear()
         if self._watched:
-            self._live = Live(f"{subject.name} on {kernel} {arch}", attempts)
+            self._live = Live(f"{subject.name} on {_short(kernel)} {arch}", attempts)
 
     def phase(self, number: int, phase: Phase) -> None:
         if self._live:
@@ -87,7 +87,7 @@ class Progress:
             print_json(verdict.to_json())
         kernel = verdict.kernel
         name = f"{verdict.bug}/{verdict.program}" if verdict.bug else verdict.program
-        where = f"{kernel['spec']} ({kernel['release'] or 'not booted'}) {verdict.arch}"
+        where = f"{_short(kernel['spec'])} ({kernel['release'] or 'not booted'}) {verdict.arch}"
         self._say(f"{name} on {where}: {verdict.summary()}")
 
     def _say(self, line: str) -> None:
@@ -125,6 +125,11 @@ def _kept(attempt: Attempt) -> str:
     )
 
 
+def _short(spec: str) -> str:
+    """A kernel spec without the files that come with a ``path:`` image: the records have it whole."""
+    return spec.partition(",")[0]
+
+
 def _row(verdict: Verdict) -> tuple[str, ...]:
     kernel = verdict.kernel
     provenance = kernel["provenance"] or {}
@@ -134,7 +139,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
         for cell in (
             verdict.bug or "-",
             verdict.program,
-            f"{kernel['spec']}  ({version})",
+            f"{_short(kernel['spec'])}  ({version})",
             verdict.arch,
             verdict.attempts,
             verdict.counts["reproduced"],

@@ -92,7 +92,8 @@ class _Trial:
         self._options = options
         self._cache = cache
         self._listener = listener
-        self._folder = trial_folder(run, subject.name, target.spec, target.arch.name)
+        # Of a path: spec the image is enough of a name; setup.json has it whole.
+        self._folder = trial_folder(run, subject.name, target.spec.partition(",")[0], target.arch.name)
         self._kernel: KernelFacts | None = None
         self._stage: Stage | None = None
         self._symboliser: Symboliser | None = None

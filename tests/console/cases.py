@@ -42,7 +42,7 @@ _KERNEL = "/proc/sys/kernel"
 # What begins a report. A row that is to show something that begins otherwise, or only one thing, says what.
 REPORT = (
     r"BUG: |WARNING: |kernel BUG at|Internal error|Kernel panic|[Uu]nable to handle|general protection fault|Oops: "
-    r"|UBSAN: |BUG [\w-]+ \("
+    r"|UBSAN: |BUG [\w-]+ \(|Insufficient stack space"
 )
 
 

@@ -89,7 +89,9 @@ def test_lines_of_a_built_kernel(arch: str, tmp_path: Path, user_cache: Cache) -
         "lkdtm_do_action": "crashtype->func();",
         "direct_entry": "lkdtm_do_action(crashtype);",
     }
-    for function, text in said.items():
+    # On arm64 lkdtm_BUG() makes no frame of its own, and without one its caller is not in the trace.
+    assert said.keys() - sources.keys() <= {"lkdtm_do_action"}
+    for function, text in ((name, text) for name, text in said.items() if name in sources):
         file, _, number = sources[function].partition(":")
         lines = kernel_file(wanted.series, file, user_cache)
         assert text in lines[int(number) - 1], f"{function}: {sources[function]}"
