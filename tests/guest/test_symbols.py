@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,10 +13,16 @@ import pytest
 from trouble import Ended, cowpen, program
 
 from harness.arch import get_arch
+from harness.bug import Bug
 from harness.cache import Cache
+from harness.cli.progress import Progress
+from harness.cli.run import guest_targets, run_trials
 from harness.errors import ToolMissingError
+from harness.guest.machine import MachineShape
 from harness.kernel.build import build
 from harness.kernel.source import fetch_source
+from harness.trial.subject import own_subject
+from harness.trial.trial import Options
 from tests.console.cases import KERNELS, Source
 
 pytestmark = pytest.mark.guest
@@ -44,6 +51,27 @@ def test_run_shows_title_trace_and_log(arch: str, tmp_path: Path) -> None:
     path = Path(log.removeprefix("    log: "))
     assert b"Kernel panic - not syncing: sysrq triggered crash" in path.read_bytes()
     assert "attempt 2:" not in ended.err, "the second has nothing new to say"
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "outcome"),
+    [("sysrq_handle_crash", 1, "reproduced"), ("copy_pte_range", 125, "other")],
+)
+def test_a_signature_tells_a_bug_from_another(
+    function: str, code: int, outcome: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same panic is this bug or another one: the functions of its trace decide."""
+    record = {
+        **{"id": "crash", "title": "a crash", "programs": [{"name": "sysrq_crash"}]},
+        "signatures": [{"kind": "panic", "frames": [function]}],
+    }
+    subject = dataclasses.replace(own_subject(program("sysrq_crash"), {}), bug=Bug.model_validate(record))
+    targets = guest_targets((SPEC,), ("x86_64",), base=MachineShape(), jobs=1, cold=False)
+    options = Options(attempts=1, stop_on_first=False)
+    assert run_trials([subject], targets, options, Progress(as_json=False), keep=tmp_path) == code
+    title = "kernel panic: sysrq triggered crash"
+    said = f"not this bug: {title}" if outcome == "other" else title
+    assert f"attempt 1: {outcome}: {said}\n    sysrq_handle_crash+0x" in capsys.readouterr().err
 
 
 @ARCHES
