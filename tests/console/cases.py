@@ -80,7 +80,7 @@ HUNG = {f"{_KERNEL}/hung_task_timeout_secs": "3"}
 STALL = {"/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout": "4"}
 WORK = {"/sys/module/workqueue/parameters/watchdog_thresh": "4"}
 SLUB = ("slub_debug=FZPU",)
-KUNIT = ("kunit.enable=1",)
+LATE = ("kunit.enable=1", "kfence.sample_interval=0")
 # An idle CPU keeps the address space of the task it ran last, which is looked at when it is gone: other tasks take its
 # place.
 NEXT = (("sleep", "1"), *(("exit", "0"),) * 8)
@@ -260,7 +260,14 @@ CASES: tuple[Case, ...] = (
     own("both_oops", kernels=BUILT),
     own("cut_off", kernels=BUILT),
     own("dropped", kernels=BUILT, shows="messages dropped", seconds=60),
-    own("race", kernels=KCSAN, arches=("x86_64",), shows="KCSAN: data-race", seconds=40),
+    own(
+        "race",
+        kernels=KCSAN,
+        arches=("x86_64",),
+        settings={f"{_DEBUGFS}/kcsan": "on"},
+        shows="KCSAN: data-race",
+        seconds=40,
+    ),
     # Nothing that is a report: kinds of traces that are asked for, a program's own crash.
     own("noise", kernels=DEBUG, shows="carriage"),
     Case(
@@ -311,7 +318,8 @@ CASES: tuple[Case, ...] = (
                 "__kmem_cache_free",
             ),
         ),
-        arguments=KUNIT,
+        # Without KFENCE, which would take some of the allocations, and the reports.
+        arguments=LATE,
         shows=r"ok 1 (- )?kasan\s",
         seconds=240,
     ),
@@ -322,7 +330,7 @@ CASES: tuple[Case, ...] = (
         acts=(("-b", "insmod", "/tmp/kfence_test.ko", ""),),
         suite=("*",),
         # Turned on late: else what the boot allocates fills all of its pool.
-        arguments=(*KUNIT, "kfence.sample_interval=0"),
+        arguments=LATE,
         settings={"/sys/module/kfence/parameters/sample_interval": "10"},
         shows=r"ok 1 (- )?kfence\s",
         seconds=400,
