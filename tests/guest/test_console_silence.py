@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Prepare
 
 from harness.arch import get_arch
 from harness.cache import Cache
 from harness.console.detect import scan, scan_file
 from harness.program.compile import compile_program
+
+if TYPE_CHECKING:
+    from conftest import Prepare
 
 pytestmark = pytest.mark.guest
 
