@@ -84,7 +84,7 @@ static uint32_t own_id(void)
 			uint32_t job[3]; /* used, id, pid */
 
 			if (pread(memory, job, sizeof(job), (off_t)start) == sizeof(job) && (job[0] & 255) == 1 &&
-			    job[1] < 10000 && job[2] == (uint32_t)getpid())
+			    job[1] && job[2] == (uint32_t)getpid())
 				return job[1];
 		}
 	}
