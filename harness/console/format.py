@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # All patterns see one line of at most 4 KiB without its printk prefix. They are anchored, and every
@@ -62,6 +63,16 @@ def row(kind: str, words: str | tuple[str, ...], pattern: str, title: str, **mor
         title=title,
         **more,
     )
+
+
+def any_of(patterns: Iterable[re.Pattern[str]]) -> re.Pattern[str]:
+    """One pattern for all, whose ``match(…).lastindex - 1`` is the index of the first that matches.
+
+    Each has an empty group behind it, and there is no other: a capturing group around it would hide from the compiler
+    how it begins. One match is many times faster than a hundred, and turns away quickly what matches none.
+    """
+    each = (re.sub(r"\(\?P<\w+>", "(?:", one.pattern) for one in patterns)
+    return re.compile("|".join(f"(?:{one})()" for one in each), re.ASCII)
 
 
 MAX_TITLE = 200

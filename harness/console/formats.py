@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from harness.console import formats_locks, formats_memory
-from harness.console.format import AT, FRAME, Format, row
+from harness.console.format import AT, FRAME, Format, any_of, row
 
 _BAD_ACCESS = ("bad-access in {place}",)
 _NULL = "BUG: unable to handle kernel NULL pointer dereference in {place}"
@@ -145,12 +145,7 @@ FORMATS: tuple[Format, ...] = (
     *_PANIC_ROWS,
 )
 
-# All rows in one pattern, each with an empty group at its end: the number of the group is that of the row. (A group
-# around a row would hide from the compiler how it begins.) One match is many times faster than a hundred, and turns
-# away quickly the lines that are no headers.
-_ANY_FORMAT = re.compile(
-    "|".join(re.sub(r"\(\?P<\w+>", "(?:", f"{row.pattern.pattern}()") for row in FORMATS), re.ASCII
-)
+_ANY_FORMAT = any_of(row.pattern for row in FORMATS)
 
 
 def find_format(line: str) -> tuple[Format, re.Match[str]] | None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from harness.console.display import escape
 from harness.console.finding import Frame, Task
-from harness.console.format import COMM, FUNCTION, Format
+from harness.console.format import COMM, FUNCTION, Format, any_of
 from harness.console.line import Line, clean
 from harness.console.parts import BODY, ROOT
 from harness.console.skip import skipped
@@ -259,7 +259,8 @@ class Reader:
             self._last_frame = None
         if (text[:1] != " " or ":" in text) and self._section(text):
             return True
-        for pattern, take in self._TAKES:
+        if (known := _ANY_PART.match(text)) and known.lastindex:
+            pattern, take = self._TAKES[known.lastindex - 1]
             if match := pattern.match(text):
                 take(self, match)
                 self._after_at = False
@@ -433,6 +434,9 @@ class Reader:
         (_WORK, _work),
         (_SUSPICIOUS, _suspicious),
     )
+
+
+_ANY_PART = any_of(pattern for pattern, _ in Reader._TAKES)
 
 
 def _lines(body: bytes) -> Iterator[tuple[int, int, bytes]]:
