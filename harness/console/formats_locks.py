@@ -49,7 +49,7 @@ ROWS: tuple[Format, ...] = (
         r"|already unlocked|wrong owner|wrong CPU))", "BUG: {what} in {place}"),
     # -- context --
     row("BUG", _WARNS, rf"BUG: sleeping function called from invalid context at {AT}",
-        "BUG: sleeping function called from invalid context in {place}"),
+        "BUG: sleeping function called from invalid context in {place}", skip=("alloc", "free")),
     row("BUG", _WARNS, rf"BUG: scheduling while atomic: (?P<comm>{COMM})/(?P<pid>\d+)/",
         "BUG: scheduling while atomic in {place}"),
     row("BUG", _WARNS, r"BUG: using (?P<what>\w{1,64}\(\)) in preemptible",

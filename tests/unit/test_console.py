@@ -109,7 +109,7 @@ def test_golden_arm64_oops_is_one_report() -> None:
 
 def test_golden_old_kernel() -> None:
     sleeping, lock = scan(OLD_KERNEL)
-    assert sleeping.title == "BUG: sleeping function called from invalid context in __alloc_pages"
+    assert sleeping.title == "BUG: sleeping function called from invalid context in copy_page_range"
     assert sleeping.file == "mm/page_alloc.c"
     assert (lock.kind, lock.title) == ("lockdep", "possible deadlock in copy_page_range")
 
