@@ -12,8 +12,8 @@ import sys
 
 from harness.arch import ARCHES, Arch, get_arch
 from harness.cache import Cache
-from harness.errors import CowpenError
-from harness.kernel.build import Tell, build
+from harness.errors import CowpenError, Tell
+from harness.kernel.build import build
 
 SERIES = "6.1"
 

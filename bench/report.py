@@ -10,9 +10,9 @@ from typing import Any
 
 from harness.arch import Arch
 from harness.cache import Cache
+from harness.errors import Tell
 
 Row = dict[str, Any]
-Tell = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)

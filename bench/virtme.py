@@ -53,7 +53,7 @@ def _measure(options: Options) -> Iterator[Row]:
 
 
 def _row(arch: Arch, name: str, options: Options) -> Row:
-    kernel = resolve(kernel_spec(name, arch, options), arch, options.cache, progress=options.tell)
+    kernel = resolve(kernel_spec(name, arch, options), arch, options.cache, tell=options.tell)
     virtme = install(options.cache, options)
     with tempfile.TemporaryDirectory(prefix="cowpen-bench-") as folder:
         program = Path(folder) / "ok.c"

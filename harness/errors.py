@@ -10,7 +10,10 @@ Every message names the thing, the place and, through ``mend``, what to do about
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+Tell = Callable[[str], None]
+"""Told, in one line each, what takes time and what is out of the ordinary but no error."""
 
 
 class CowpenError(Exception):

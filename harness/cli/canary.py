@@ -39,7 +39,7 @@ def examine(arch: Arch, cache: Cache, *, offline: bool) -> Iterator[Check]:
     yield Check(topic=f"{arch.name} programs", good=True, says=f"{arch.compiler()} links them statically")
     look = f"cowpen shell --arch {arch.name}, to see what the guest says"
     try:
-        kernel = resolve(_KERNEL, arch, cache, offline=offline, progress=_tell)
+        kernel = resolve(_KERNEL, arch, cache, offline=offline, tell=_tell)
         proof = accelerator.prove(kernel, init, cache, tell=_tell)
     except (CowpenError, OSError) as error:
         yield _failed(f"{arch.name} guests", "not proved", error, look)

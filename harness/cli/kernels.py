@@ -119,7 +119,7 @@ def fetch(specs: tuple[str, ...], arches: tuple[str, ...], refresh: bool) -> Non
             check_arch(parse(spec), arch)
     for arch in wanted:
         for spec in specs:
-            kernel = resolve(spec, arch, cache, refresh=refresh, progress=_say)
+            kernel = resolve(spec, arch, cache, refresh=refresh, tell=_say)
             click.echo(f"{kernel.display}  {arch.name}  {kernel.release}")
 
 
@@ -133,7 +133,7 @@ def show(spec: str, arch_name: str | None, as_json: bool) -> None:
     from harness.kernel.kernel import resolve  # noqa: PLC0415
 
     arch = get_arch(arch_name) if arch_name else host_arch()
-    kernel = resolve(spec, arch, Cache(), progress=_say)
+    kernel = resolve(spec, arch, Cache(), tell=_say)
     facts = _facts(kernel)
     if as_json:
         click.echo(json.dumps(facts))

@@ -13,6 +13,7 @@ from harness.cli.findings import trace_lines
 from harness.cli.live import Live, suits_terminal
 from harness.console.display import escape
 from harness.console.finding import Finding
+from harness.kernel.spec import without_files
 from harness.trial.attempt import Attempt, Phase
 from harness.trial.outcome import Outcome
 from harness.trial.subject import Subject
@@ -53,7 +54,7 @@ class Progress:
         self._end_live()
         self._shown.clear()
         if self._watched:
-            self._live = Live(f"{subject.name} on {_short(kernel)} {arch}", attempts)
+            self._live = Live(f"{subject.name} on {without_files(kernel)} {arch}", attempts)
 
     def phase(self, number: int, phase: Phase) -> None:
         if self._live:
@@ -87,7 +88,7 @@ class Progress:
             print_json(verdict.to_json())
         kernel = verdict.kernel
         name = f"{verdict.bug}/{verdict.program}" if verdict.bug else verdict.program
-        where = f"{_short(kernel['spec'])} ({kernel['release'] or 'not booted'}) {verdict.arch}"
+        where = f"{without_files(kernel['spec'])} ({kernel['release'] or 'not booted'}) {verdict.arch}"
         self._say(f"{name} on {where}: {verdict.summary()}")
 
     def _say(self, line: str) -> None:
@@ -125,11 +126,6 @@ def _kept(attempt: Attempt) -> str:
     )
 
 
-def _short(spec: str) -> str:
-    """A kernel spec without the files that come with a ``path:`` image: the records have it whole."""
-    return spec.partition(",")[0]
-
-
 def _row(verdict: Verdict) -> tuple[str, ...]:
     kernel = verdict.kernel
     provenance = kernel["provenance"] or {}
@@ -139,7 +135,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
         for cell in (
             verdict.bug or "-",
             verdict.program,
-            f"{_short(kernel['spec'])}  ({version})",
+            f"{without_files(kernel['spec'])}  ({version})",
             verdict.arch,
             verdict.attempts,
             verdict.counts["reproduced"],

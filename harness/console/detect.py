@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import mmap
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from harness.console.finding import Finding, Task
 from harness.console.format import MAX_TITLE, Format, normalised
 from harness.console.formats import CANDIDATE, CONSEQUENCES, FATAL_CONSEQUENCE, QUOTED, find_format
 from harness.console.line import STAMPED, Line, clean
+from harness.console.log import mapped
 from harness.console.parts import PREAMBLE
 from harness.console.report import Reader, Report, bare
 from harness.console.skip import skipped
@@ -116,11 +116,8 @@ def scan_file(path: Path, arch: str | None = None) -> Findings:
     """
     if path.exists() and not path.is_file():  # a pipe would block, a device may never end
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return Findings()  # cannot be mapped
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return scan(data, arch)
+    with mapped(path) as data:
+        return scan(data, arch)
 
 
 def _headers(data: bytes | mmap.mmap) -> Iterator[_Header]:

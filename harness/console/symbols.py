@@ -8,13 +8,15 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from harness.console.display import escape
 from harness.console.finding import Finding, Frame
+from harness.console.log import mapped
 from harness.console.objectfile import Line, ObjectFile, Spot, Symbol
-from harness.errors import UserError
+from harness.console.report import bare
+from harness.errors import Tell, UserError
 
 MAX_SPOTS = 20_000
 """Different instructions that are looked up for one log."""
@@ -69,11 +71,8 @@ def boots(data: bytes | mmap.mmap) -> list[Boot]:
 
 def boots_of(log: Path) -> list[Boot]:
     """`boots` of a file; `OSError` if it cannot be read."""
-    with log.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return []  # cannot be mapped
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return boots(data)
+    with mapped(log) as data:
+        return boots(data)
 
 
 class Symbols:
@@ -92,7 +91,7 @@ class Symbols:
         modules: Path | None = None,
         system_map: Path | None = None,
         kaslr: bool = True,
-        tell: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         self._vmlinux = vmlinux
         self._modules = modules or (vmlinux.parent if vmlinux else None)
@@ -251,7 +250,7 @@ class Symbols:
             return frame
         return dataclasses.replace(
             frame,
-            function=names[index][:1] + names[index][1:].split(".", 1)[0],
+            function=bare(names[index]),
             symbol=names[index],
             offset=address - addresses[index],
             size=addresses[index + 1] - addresses[index],

@@ -11,13 +11,12 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from harness import tools
 from harness.arch import Arch
 from harness.cache import Cache, digest
-from harness.errors import GuestError, HostError
+from harness.errors import GuestError, HostError, Tell
 from harness.guest import qemu
 from harness.guest.guest import start
 from harness.guest.initramfs import obtain
@@ -78,9 +77,7 @@ def remembered(arch: Arch, cache: Cache) -> Proof | None:
     return Proof(**json.loads((entry / "proof.json").read_text(encoding="utf-8")))
 
 
-def prove(
-    kernel: Kernel, init: Path, cache: Cache, *, tell: Callable[[str], None] = lambda line: None
-) -> Proof:
+def prove(kernel: Kernel, init: Path, cache: Cache, *, tell: Tell = lambda line: None) -> Proof:
     """The accelerator for guests of ``kernel``'s architecture, proved by booting it and remembered.
 
     ``init`` is the guest's PID 1. If ``kernel`` does not boot under TCG, nothing is proved nor remembered: TCG

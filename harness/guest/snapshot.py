@@ -22,13 +22,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import tools
 from harness.cache import Cache, digest
 from harness.deadline import Deadline
-from harness.errors import ChannelError, GuestError, HostError
+from harness.errors import ChannelError, GuestError, HostError, Tell
 from harness.guest import qemu
 from harness.guest.guest import Guest, Snapshot, leave_memory_to_its_file, start
 from harness.guest.machine import MachineShape
@@ -102,7 +102,7 @@ def obtain(
     cache: Cache,
     images: Sequence[Path | None] = (),
     keep: Path | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = lambda line: None,
 ) -> Snapshot:
     """The snapshot of this guest, made by a boot if the cache has none that is whole.
 

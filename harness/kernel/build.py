@@ -19,12 +19,10 @@ from harness import tools
 from harness.arch import Arch
 from harness.cache import Cache, digest
 from harness.deadline import Deadline
-from harness.errors import BuildError, UserError, nearest
+from harness.errors import BuildError, Tell, UserError, nearest
 from harness.folders import data_folder
 from harness.kernel.source import UNPACK_SECONDS, fetch_source, unpack
 from harness.process import Process
-
-Tell = Callable[[str], None]
 
 _FORMAT = "built-2"  # another one when kernels are built differently
 _CONFIGURE_SECONDS = 600.0
@@ -205,23 +203,37 @@ def build_module(kernel: Built, source: Path, cache: Cache) -> Path:
     kit = kernel.kit
     if kit is None:
         raise UserError(f"{kernel.image} was built without modules", mend="add the fragment modules")
-    makefile = f"obj-m := {source.name.removesuffix('.c')}.o\n"
 
     def make(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="cowpen-module-") as temporary:
-            work = Path(temporary)
-            (work / source.name).write_bytes(source.read_bytes())
-            (work / "Makefile").write_text(makefile, encoding="utf-8")
+        def command(work: Path) -> list[str]:
             # As if it were built in its own folder: "kernel BUG at trouble.c:12!".
             mapped = f"-fmacro-prefix-map={work}/= -fdebug-prefix-map={work}=."
-            command = [*_make(kernel.arch, mapped), "-s", "-C", str(kit), f"M={work}", "modules"]
-            tools.run(command, seconds=_MODULE_SECONDS, env=os.environ | _REPRODUCIBLE, check=BuildError)
-            shutil.move(work / f"{source.stem}.ko", folder)
+            return [*_make(kernel.arch, mapped), "-s", "-C", str(kit)]
+
+        compile_module(source, folder, command)
 
     key = digest(_FORMAT, kernel.folder.name, source.name, source)
     what = f"module {source.stem}"
     entry = cache.entry("modules", key, make, seconds=2 * _MODULE_SECONDS, what=what)
     return entry / f"{source.stem}.ko"
+
+
+def compile_module(
+    source: Path, folder: Path, command: Callable[[Path], Sequence[str]], *, flags: str = ""
+) -> None:
+    """Make the module of one C file, in ``folder``.
+
+    ``command`` is make with what names the kernel, given the folder where it is done; ``flags`` are for the compiler.
+    Raises `BuildError` if it does not build.
+    """
+    with tempfile.TemporaryDirectory(prefix="cowpen-module-") as temporary:
+        work = Path(temporary)
+        (work / source.name).write_bytes(source.read_bytes())
+        makefile = f"obj-m := {source.stem}.o\nccflags-y := {flags}\n"
+        (work / "Makefile").write_text(makefile, encoding="utf-8")
+        words = [*command(work), f"M={work}", "modules"]
+        tools.run(words, seconds=_MODULE_SECONDS, env=os.environ | _REPRODUCIBLE, check=BuildError)
+        shutil.move(work / f"{source.stem}.ko", folder)
 
 
 def _harvest(tree: Path, arch: Arch, folder: Path) -> None:

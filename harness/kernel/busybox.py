@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from harness import tools
 from harness.arch import Arch
 from harness.cache import Cache
-from harness.errors import HostError
+from harness.errors import HostError, Tell
 from harness.kernel.debian import download_package
 
 _PACKAGE = "busybox-static"
 _SECONDS = 600.0
 
 
-def fetch_busybox(arch: Arch, cache: Cache, tell: Callable[[str], None]) -> Path:
+def fetch_busybox(arch: Arch, cache: Cache, tell: Tell) -> Path:
     """The binary for ``arch``, fetched once; `HostError` if there is no way to."""
 
     def build(folder: Path) -> None:

@@ -21,12 +21,10 @@ from typing import Any
 from harness import tools
 from harness.arch import ARCHES, Arch
 from harness.cache import Cache
-from harness.errors import BuildError, DeadlineError, HostError
+from harness.errors import BuildError, DeadlineError, HostError, Tell
 from harness.kernel import aptsources, debversion
 from harness.kernel.apt import Apt, Candidate, write_atomically
 from harness.kernel.spec import FLAVOURS, DebianSpec
-
-Progress = Callable[[str], None]
 
 CACHE_KIND = "kernels"
 PROVENANCE = "provenance.json"
@@ -48,9 +46,7 @@ class Fetched:
     provenance: dict[str, Any]
 
 
-def fetch(
-    spec: DebianSpec, arch: Arch, cache: Cache, *, offline: bool, refresh: bool, progress: Progress
-) -> Fetched:
+def fetch(spec: DebianSpec, arch: Arch, cache: Cache, *, offline: bool, refresh: bool, tell: Tell) -> Fetched:
     """The newest kernel that matches ``spec``, from the cache if the last look is less than a day old.
 
     Raises `HostError` when it is neither in the cache nor to be had, with apt's own words.
@@ -67,12 +63,12 @@ def fetch(
             mend=f"cowpen kernels fetch {spec.text} --arch {arch.name}, once, with a network",
         )
     try:
-        folder = _fetch_newest(spec, arch, cache, newest, refresh=refresh, progress=progress)
+        folder = _fetch_newest(spec, arch, cache, newest, refresh=refresh, tell=tell)
     except (HostError, DeadlineError) as error:
         folder = cache.get(CACHE_KIND, known.key) if known else None
         if known is None or folder is None:
             raise
-        progress(f"{spec.text}: {error.message}; going on with {known.version} from the cache")
+        tell(f"{spec.text}: {error.message}; going on with {known.version} from the cache")
         return _fetched(folder, stale=True)
     return _fetched(folder, stale=not newest.fresh)
 
@@ -128,7 +124,7 @@ class _Choice:
 
 
 def _fetch_newest(
-    spec: DebianSpec, arch: Arch, cache: Cache, newest: _Newest, *, refresh: bool, progress: Progress
+    spec: DebianSpec, arch: Arch, cache: Cache, newest: _Newest, *, refresh: bool, tell: Tell
 ) -> Path:
     for command in ("apt-get", "apt-cache", "apt-config", "dpkg-deb"):
         try:
@@ -142,11 +138,11 @@ def _fetch_newest(
         cache.lock, f"apt-{arch.debian}", seconds=_LOCK_SECONDS, what=f"apt's index for {arch.debian}"
     )
     with lock():
-        choice = _choose(spec, arch, cache, refresh=refresh, progress=progress)
+        choice = _choose(spec, arch, cache, refresh=refresh, tell=tell)
 
     def build(folder: Path) -> None:
         with lock():
-            _download_and_unpack(spec, arch, choice, folder, progress)
+            _download_and_unpack(spec, arch, choice, folder, tell)
 
     key = _key(choice.candidate, arch)
     try:
@@ -156,7 +152,7 @@ def _fetch_newest(
         if choice.apt.age is None or choice.apt.age < 60:
             raise
         with lock():
-            choice = _choose(spec, arch, cache, refresh=True, progress=progress)
+            choice = _choose(spec, arch, cache, refresh=True, tell=tell)
         key = _key(choice.candidate, arch)
         folder = _entry(cache, key, build, spec)
     newest.write(_Known(choice.candidate.version, key), complete=choice.complete)
@@ -167,7 +163,7 @@ def _entry(cache: Cache, key: str, build: Callable[[Path], None], spec: DebianSp
     return cache.entry(CACHE_KIND, key, build, seconds=_ENTRY_SECONDS, what=spec.text)
 
 
-def _choose(spec: DebianSpec, arch: Arch, cache: Cache, *, refresh: bool, progress: Progress) -> _Choice:
+def _choose(spec: DebianSpec, arch: Arch, cache: Cache, *, refresh: bool, tell: Tell) -> _Choice:
     """Ask the host's own Debian archives for the newest package of the series."""
     ending = FLAVOURS[spec.flavour].ending.format(arch=arch.debian)
     wanted = f"linux-image-{spec.series}.*{ending}"
@@ -180,10 +176,10 @@ def _choose(spec: DebianSpec, arch: Arch, cache: Cache, *, refresh: bool, progre
     apt = private_apt(sources, arch, cache)
     complaint = ""
     if refresh or apt.age is None or apt.age >= _INDEX_SECONDS:
-        progress(f"{spec.text}: looking for the newest package for {arch.debian}")
+        tell(f"{spec.text}: looking for the newest package for {arch.debian}")
         complaint = _update(apt)
         if complaint:
-            progress(f"{spec.text}: some archives did not answer ({complaint})")
+            tell(f"{spec.text}: some archives did not answer ({complaint})")
     pattern = _name_pattern(spec, arch)
     names = apt.names("linux-image-")
     found = apt.candidates([name for name in names if pattern.fullmatch(name)])
@@ -256,11 +252,9 @@ def _key(candidate: Candidate, arch: Arch) -> str:
     return f"{safe}-{candidate.sha256[:12]}-{_FORMAT}"
 
 
-def _download_and_unpack(
-    spec: DebianSpec, arch: Arch, choice: _Choice, folder: Path, progress: Progress
-) -> None:
+def _download_and_unpack(spec: DebianSpec, arch: Arch, choice: _Choice, folder: Path, tell: Tell) -> None:
     candidate = choice.candidate
-    progress(f"{spec.text}: fetching {candidate.package} {candidate.version}, {candidate.size / 1e6:.0f} MB")
+    tell(f"{spec.text}: fetching {candidate.package} {candidate.version}, {candidate.size / 1e6:.0f} MB")
     work = folder / "work"
     work.mkdir()
     deb = choice.apt.download(candidate, work)
@@ -269,7 +263,7 @@ def _download_and_unpack(
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 != candidate.sha256:
         raise HostError(f"{candidate.filename} is not what the index promises", mend="try again later")
-    progress(f"{spec.text}: unpacking")
+    tell(f"{spec.text}: unpacking")
     release = unpack(deb, folder)
     shutil.rmtree(work)
     provenance = {

@@ -13,7 +13,7 @@ from typing import Any
 from harness import cache as caching
 from harness.arch import ARCHES, Arch
 from harness.cache import Cache
-from harness.errors import CowpenError, UserError
+from harness.errors import CowpenError, Tell, UserError
 from harness.kernel import debian, debversion, image
 from harness.kernel.spec import DebianSpec, KernelSpec, PathSpec, check_arch, parse
 
@@ -79,17 +79,17 @@ def resolve(
     *,
     offline: bool = False,
     refresh: bool = False,
-    progress: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
 ) -> Kernel:
     """The kernel that ``spec`` means for ``arch``, fetched if need be.
 
     ``offline``: the cache must do. ``refresh``: look for a newer package even if today's look is
-    remembered. ``progress`` is told, in one line each, what takes time and what is out of the ordinary.
+    remembered. ``tell`` is told, in one line each, what takes time and what is out of the ordinary.
     Raises `UserError` for a wrong spec or image, `HostError` when a stock kernel is not to be had.
     """
     parsed = parse(spec)
     check_arch(parsed, arch)
-    request = _Request(arch, cache, offline, refresh, progress or _silent)
+    request = _Request(arch, cache, offline, refresh, tell or _silent)
     return _RESOLVERS[type(parsed)](parsed, request)
 
 
@@ -101,7 +101,7 @@ class _Request:
     cache: Cache
     offline: bool
     refresh: bool
-    progress: Callable[[str], None]
+    tell: Tell
 
 
 def cached(cache: Cache) -> tuple[list[Kernel], list[CowpenError]]:
@@ -147,7 +147,7 @@ def _resolve_debian(spec: KernelSpec, request: _Request) -> Kernel:
         request.cache,
         offline=request.offline,
         refresh=request.refresh,
-        progress=request.progress,
+        tell=request.tell,
     )
     return _from_entry(fetched.folder, fetched.provenance)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from harness import tools
 from harness.arch import host_arch
 from harness.cache import Cache
+from harness.errors import Tell
 from harness.kernel.debian import download_package
 
 _FETCH_SECONDS = 1500.0
 UNPACK_SECONDS = 600.0
 
 
-def fetch_source(series: str, cache: Cache, tell: Callable[[str], None]) -> Path:
+def fetch_source(series: str, cache: Cache, tell: Tell) -> Path:
     """The tarball of Debian's linux-source package of a series (``6.1``), the newest when it was first asked for.
 
     Fetched once, so that what is built from it stays comparable while the archive moves on. Raises `HostError` if the

@@ -137,6 +137,11 @@ def parse(text: str) -> KernelSpec:
     raise UserError(f"unknown kernel spec {text!r}: expected {forms}", mend=nearest(text, KNOWN_SPECS))
 
 
+def without_files(text: str) -> str:
+    """A spec without the files that come with a ``path:`` image: enough of a name; the records have it whole."""
+    return text.partition(",")[0]
+
+
 def check_arch(spec: KernelSpec, arch: Arch) -> None:
     """`UserError` if ``spec`` names a flavour that ``arch`` does not have."""
     if isinstance(spec, DebianSpec) and arch.name not in FLAVOURS[spec.flavour].arches:

@@ -105,21 +105,7 @@ def run_attempt(stage: Stage, number: int, folder: Path, on_phase: OnPhase = lam
         seen = _watch_it(stage, folder, capture, on_phase)
         findings = _findings(stage, folder, capture, seen)
         decision = _decide(stage, findings, capture, seen)
-    return write_result(
-        Attempt(
-            number=number,
-            outcome=decision.outcome,
-            reason=decision.reason,
-            findings=tuple(findings),
-            cause=_cause(findings, decision),
-            seconds=time.monotonic() - begin,
-            kept=folder,
-            booted=seen.booted,
-            started=seen.started,
-            stale=seen.stale,
-        ),
-        folder,
-    )
+    return _attempt(number, folder, findings, decision, seen, seconds=time.monotonic() - begin)
 
 
 def failed_attempt(stage: Stage | None, number: int, folder: Path, trouble: str) -> Attempt:
@@ -131,18 +117,26 @@ def failed_attempt(stage: Stage | None, number: int, folder: Path, trouble: str)
         with Capture(folder) as capture:
             findings = _findings(stage, folder, capture, seen)
             decision = _decide(stage, findings, capture, seen)
-    return write_result(
-        Attempt(
-            number=number,
-            outcome=decision.outcome,
-            reason=decision.reason,
-            findings=tuple(findings),
-            cause=_cause(findings, decision),
-            seconds=0.0,
-            kept=folder,
-        ),
-        folder,
+    return _attempt(number, folder, findings, decision, seen, seconds=0.0)
+
+
+def _attempt(
+    number: int, folder: Path, findings: list[Finding], decision: Decision, seen: _Seen, *, seconds: float
+) -> Attempt:
+    cause = next((n for n, finding in enumerate(findings) if finding is decision.finding), None)
+    attempt = Attempt(
+        number=number,
+        outcome=decision.outcome,
+        reason=decision.reason,
+        findings=tuple(findings),
+        cause=cause,
+        seconds=seconds,
+        kept=folder,
+        booted=seen.booted,
+        started=seen.started,
+        stale=seen.stale,
     )
+    return write_result(attempt, folder)
 
 
 def write_result(attempt: Attempt, folder: Path) -> Attempt:
@@ -265,10 +259,6 @@ def _findings(stage: Stage, folder: Path, capture: Capture, seen: _Seen) -> list
         # A scan that could not run is trouble, never a clean console.
         seen.trouble = seen.trouble or f"cannot read the console log {console} ({error.strerror})"
     return found
-
-
-def _cause(findings: list[Finding], decision: Decision) -> int | None:
-    return next((n for n, finding in enumerate(findings) if finding is decision.finding), None)
 
 
 def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen) -> Decision:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from harness.errors import Tell
 from harness.guest.machine import MachineShape
 
 # QEMU beside the guest's memory and the disks, at most: the translated code alone may fill tb-size
@@ -58,7 +59,7 @@ class Jobs:
         self.wanted = wanted
         self._said: set[str] = set()
 
-    def of(self, shape: MachineShape, tell: Callable[[str], None]) -> int:
+    def of(self, shape: MachineShape, tell: Tell) -> int:
         """Guests of ``shape`` at once; if fewer than were asked for that is said, once a run."""
         if self.wanted is None:
             return sensible(shape)

@@ -16,13 +16,13 @@ from typing import Any
 
 from harness.arch import Arch, get_arch
 from harness.cache import Cache
-from harness.errors import BootError, GuestError, HostError, UserError
+from harness.errors import BootError, GuestError, HostError, Tell, UserError
 from harness.guest import ssh
 from harness.guest.channel import Channel, Ending, Greeting, Stream
 from harness.guest.speed import REFERENCE_BOOT_SECONDS, Speed
 from harness.program.init import compile_init
 from harness.trial.facts import KernelFacts
-from harness.trial.stage import Machine, Stage, Tell
+from harness.trial.stage import Machine, Stage
 from harness.trial.subject import Subject
 
 _HELLO_SECONDS = 30.0

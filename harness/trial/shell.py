@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.arch import Arch
 from harness.cache import Cache
-from harness.errors import GuestDiedError
+from harness.errors import GuestDiedError, Tell
 from harness.guest import accelerator, initramfs
 from harness.guest.guest import Guest, start
 from harness.guest.machine import MachineShape
@@ -23,7 +23,6 @@ from harness.program.compile import compile_source
 from harness.program.init import compile_init
 from harness.program.parameters import resolve as resolve_parameters
 from harness.program.program import load_program
-from harness.trial.stage import Tell
 
 _LEAVE = b"\x1d"  # Ctrl-], as in telnet and virsh console
 # The applets a person reaches for; busybox finds out by the name it is called by.
@@ -47,7 +46,7 @@ def interact(
 
     ``programs`` are names of cowpen's own programs, found in the guest's /bin with their default parameters.
     """
-    kernel = resolve(spec, arch, cache, progress=tell)
+    kernel = resolve(spec, arch, cache, tell=tell)
     init = compile_init(arch, cache)
     proof = accelerator.prove(kernel, init, cache, tell=tell)
     busybox = fetch_busybox(arch, cache, tell).read_bytes()

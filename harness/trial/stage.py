@@ -9,13 +9,13 @@ import abc
 import contextlib
 import dataclasses
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.arch import Arch
 from harness.cache import Cache
-from harness.errors import BootError, ChannelError, DeadlineError, HostError, SnapshotError
+from harness.errors import BootError, ChannelError, DeadlineError, HostError, SnapshotError, Tell
 from harness.guest import accelerator, disk, furnish, initramfs, snapshot
 from harness.guest.accelerator import Proof
 from harness.guest.channel import Channel, Greeting
@@ -29,7 +29,6 @@ from harness.trial.facts import KernelFacts
 from harness.trial.jobs import Jobs, cores
 from harness.trial.subject import Subject
 
-Tell = Callable[[str], None]
 # How QEMU ends when somebody wants it to: that says nothing about the snapshot.
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from harness.console.symbols import Boot, Symbols, boots_of
-from harness.errors import CowpenError
+from harness.errors import CowpenError, Tell
 from harness.process import StoppingError
 from harness.trial.attempt import Attempt, write_result
 from harness.trial.facts import KernelFacts
@@ -19,7 +18,7 @@ class Symboliser:
     them.
     """
 
-    def __init__(self, kernel: KernelFacts, tell: Callable[[str], None]) -> None:
+    def __init__(self, kernel: KernelFacts, tell: Tell) -> None:
         self._tell = tell
         self._symbols: Symbols | None = None
         if kernel.vmlinux or kernel.system_map:

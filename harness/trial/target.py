@@ -7,11 +7,12 @@ from typing import Protocol, TypeVar
 
 from harness.arch import Arch
 from harness.cache import Cache
+from harness.errors import Tell
 from harness.guest.machine import MachineShape
 from harness.kernel.kernel import Kernel, resolve
 from harness.trial.facts import KernelFacts
 from harness.trial.jobs import Jobs
-from harness.trial.stage import GuestStage, Stage, Tell, prepare
+from harness.trial.stage import GuestStage, Stage, prepare
 from harness.trial.subject import Subject
 
 K = TypeVar("K", bound=KernelFacts)
@@ -44,7 +45,7 @@ class GuestTarget:
     """Boot for every attempt instead of starting from a snapshot."""
 
     def kernel(self, cache: Cache, tell: Tell) -> Kernel:
-        return resolve(self.spec, self.arch, cache, progress=tell)
+        return resolve(self.spec, self.arch, cache, tell=tell)
 
     def stage(self, subject: Subject, kernel: Kernel, cache: Cache, tell: Tell) -> GuestStage:
         return prepare(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from harness.cache import Cache
 from harness.errors import BootError, CowpenError, UserError
+from harness.kernel.spec import without_files
 from harness.process import StoppingError, end_everything
 from harness.trial.attempt import Attempt, Phase, failed_attempt, run_attempt
 from harness.trial.facts import KernelFacts
@@ -92,8 +93,7 @@ class _Trial:
         self._options = options
         self._cache = cache
         self._listener = listener
-        # Of a path: spec the image is enough of a name; setup.json has it whole.
-        self._folder = trial_folder(run, subject.name, target.spec.partition(",")[0], target.arch.name)
+        self._folder = trial_folder(run, subject.name, without_files(target.spec), target.arch.name)
         self._kernel: KernelFacts | None = None
         self._stage: Stage | None = None
         self._symboliser: Symboliser | None = None

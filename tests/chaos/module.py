@@ -23,6 +23,7 @@ from harness.arch import Arch, get_arch, host_arch
 from harness.cache import Cache, digest
 from harness.errors import BuildError
 from harness.kernel import debian
+from harness.kernel.build import compile_module
 from harness.kernel.kernel import resolve
 from harness.program.template import c_string
 
@@ -30,7 +31,6 @@ SOURCES = Path(__file__).parent / "programs"
 CALAMITY = SOURCES / "calamity.c"
 _ENTRY_SECONDS = 900.0
 _UNPACK_SECONDS = 120.0
-_BUILD_SECONDS = 300.0
 # The other packages that a headers package needs to build anything, as its dependencies name them.
 _COMMON = re.compile(r"linux-headers-\S+-common(?:-\w+)?")
 _KBUILD = re.compile(r"linux-kbuild-\S+")
@@ -45,7 +45,7 @@ def build(
     the archive has no headers for this kernel any more, `BuildError` if it does not build.
     """
     name = source.stem
-    makefile = f"obj-m := {name}.o\nccflags-y := -DWHAT='\"{what}\"'\n"
+    flags = f"-DWHAT='\"{what}\"'"
     provenance = resolve(spec, arch, cache).provenance
     headers = _headers(arch, provenance, cache)
     words = [
@@ -58,20 +58,15 @@ def build(
     ]
 
     def make(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="cowpen-module-") as temporary:
-            work = Path(temporary)
-            (work / source.name).write_bytes(source.read_bytes())
-            (work / "Makefile").write_text(makefile, encoding="utf-8")
-            # __FILE__ in reports, without where it was built.
-            mapped = f"KCFLAGS=-fmacro-prefix-map={work}/="
-            tools.run([*words, mapped, f"M={work}", "modules"], seconds=_BUILD_SECONDS, check=BuildError)
-            # Without debug information, which no kernel reads: ten times smaller.
-            copy = ["cp"] if debug else [arch.binutil("strip"), "--strip-debug", "-o"]
-            into = [work / f"{name}.ko", folder] if debug else [folder / f"{name}.ko", work / f"{name}.ko"]
-            tools.run([*copy, *into], seconds=30)
+        # __FILE__ in reports, without where it was built.
+        compile_module(
+            source, folder, lambda work: [*words, f"KCFLAGS=-fmacro-prefix-map={work}/="], flags=flags
+        )
+        if not debug:  # which no kernel reads, and without it the module is ten times smaller
+            tools.run([arch.binutil("strip"), "--strip-debug", folder / f"{name}.ko"], seconds=30)
 
     options = "\0".join([*words[4:], *(["debug"] if debug else [])])
-    key = digest(source, makefile, headers.name, tools.identity(arch.compiler()), options)
+    key = digest(source, flags, headers.name, tools.identity(arch.compiler()), options)
     folder = cache.entry("modules", key, make, seconds=_ENTRY_SECONDS, what=f"module {name} for {spec}")
     return folder / f"{name}.ko"
 

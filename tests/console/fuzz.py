@@ -20,7 +20,8 @@ with atheris.instrument_imports():
     from harness.console.detect import scan
     from harness.console.display import escape
 
-GOLDEN = Path(__file__).parent / "golden"
+from tests.console.expect import logs
+
 _PIECE = 8192  # a corpus of small pieces is mutated a hundred times faster than one of whole logs
 _MOST_SECONDS = 1.0
 _REPEATED = 64  # times one input is repeated to see whether time grows faster than size
@@ -57,7 +58,7 @@ def prepare(folder: Path) -> list[str]:
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     words: set[bytes] = set()
-    for log in sorted(GOLDEN.glob("*.log")):
+    for log in logs():
         content = log.read_bytes()
         words.update(_WORD.findall(content[:_PIECE]))
         for number, at in enumerate(range(0, min(len(content), 4 * _PIECE), _PIECE)):

@@ -36,9 +36,9 @@ from harness.program.compile import compile_program
 from harness.program.init import compile_init
 from tests.chaos import module as stock_module
 from tests.console.cases import CASES, KERNELS, Case, Source
+from tests.console.expect import GOLDEN
 
 PROGRAMS = Path(__file__).parent / "programs"
-GOLDEN = Path(__file__).parent / "golden"
 TROUBLE = PROGRAMS / "trouble.c"
 _LONGEST = 64 << 10  # bytes of a log
 _QUIET_SECONDS = 1.5  # a kernel that prints nothing for so long has said it

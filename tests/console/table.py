@@ -6,32 +6,31 @@ python -m tests.console.table [--write docs/console.md]
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 
 from bench.report import insert
+from tests.console import expect
 
-GOLDEN = Path(__file__).parent / "golden"
 NAME = "golden"
 
 
 def table() -> str:
     """Markdown: title of a log's first finding, its kind, and the logs by architecture."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    expected = sorted(GOLDEN.glob("*.json"))
+    logs = expect.logs()
     reports = 0
-    for path in expected:
-        findings = json.loads(path.read_text(encoding="utf-8"))
+    for log in logs:
+        findings = expect.expected(log) or []
         reports += len(findings)
         if not findings:
             continue
-        arch, _, rest = path.stem.partition("-")
+        arch, _, rest = log.stem.partition("-")
         mark = " (cut or mangled)" if findings[0]["corrupted"] else ""
         rows[findings[0]["kind"], findings[0]["title"]][arch].append(rest + mark)
     both = sum(len(arches) == 2 for arches in rows.values())
     lines = [
-        f"{len(expected)} logs, {reports} reports, {len(rows)} different titles of a first report,"
+        f"{len(logs)} logs, {reports} reports, {len(rows)} different titles of a first report,"
         f" {both} of them from both architectures.",
         "",
         "| kind | title of the log's first report | x86_64 | aarch64 |",

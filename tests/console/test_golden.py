@@ -50,6 +50,7 @@ def same(findings: Findings) -> list[tuple[object, ...]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", LOGS, ids=of)
 def test_carriage_returns_and_colours_change_nothing(log: Path) -> None:
     data = log.read_bytes()
@@ -61,6 +62,7 @@ def test_carriage_returns_and_colours_change_nothing(log: Path) -> None:
     assert same(scan(coloured)) == plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", LOGS, ids=of)
 def test_a_log_in_two_halves_is_survived(log: Path) -> None:
     """Wherever a log is cut, its first finding keeps its kind, or there is none yet."""
@@ -71,6 +73,7 @@ def test_a_log_in_two_halves_is_survived(log: Path) -> None:
         assert not cut or (whole and cut[0].start == whole[0].start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "log", [log for log in LOGS if "[    " in log.read_bytes().decode(errors="replace")[:400]], ids=of
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 
-from tests.console.provoke import GOLDEN, reports, rows, shortened
+from tests.console import expect
+from tests.console.provoke import reports, rows, shortened
 
 SUITE = b"""\
 [    1.000000] ok 1 - nothing\r
@@ -26,7 +27,7 @@ SUITE = b"""\
 
 def test_every_log_has_a_row_and_every_row_its_logs() -> None:
     patterns = [f"{name}-*" if case.suite else name for name, _, _, case in rows()]
-    logs = {path.stem for path in GOLDEN.glob("*.log")}
+    logs = {path.stem for path in expect.logs()}
     assert len(patterns) == len(set(patterns))
     assert [log for log in logs if not any(fnmatch.fnmatchcase(log, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not fnmatch.filter(logs, pattern)] == []

@@ -660,6 +660,7 @@ def test_one_long_line_costs_little(unit) -> None:
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "header",
     [b"BUG: unable to handle page fault for address: 0", b"WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2",

@@ -18,12 +18,19 @@ from harness.console.display import MAX_LINE, escape, last_lines
         ("\x9b31m\x7f", "\\x9b31m\\x7f"),
         ("\u202etxt\u2066", "\\u202etxt\\u2066"),
         ("\ud800", "\\ud800"),
+        ("\U00013430", "\\U00013430"),
         ("Größe 漢字", "Größe 漢字"),
         (b"\xff\xfe\x1b", "\\xff\\xfe\\x1b"),
     ],
 )
 def test_escape(raw, shown) -> None:
     assert escape(raw) == shown
+
+
+def test_no_character_at_all_steers_the_terminal() -> None:
+    shown = escape("".join(map(chr, range(0x110000))))
+    driving = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert {char for char in set(shown) if unicodedata.category(char) in driving} == {"\t", "\n"}
 
 
 @given(st.one_of(st.text(), st.binary()))

@@ -117,7 +117,7 @@ def test_newest_by_number(archive: Archive, cache: Cache) -> None:
     archive.add("6.1.0-11-rt-amd64", "6.1.99-1")
     archive.add("6.12.9+deb12-cloud-amd64", "6.12.9-1")
     said: list[str] = []
-    kernel = resolve("debian:6.1", X86_64, cache, progress=said.append)
+    kernel = resolve("debian:6.1", X86_64, cache, tell=said.append)
     assert (kernel.release, kernel.version, kernel.package_version) == (
         "6.1.0-10-cloud-amd64",
         "6.1.38",
@@ -180,7 +180,7 @@ def test_warm_run_needs_no_tool(archive: Archive, cache: Cache, monkeypatch: pyt
     assert again == first
     assert resolve("debian:6.1", X86_64, cache, offline=True) == first
     said: list[str] = []
-    stale = resolve("debian:6.1", X86_64, cache, refresh=True, progress=said.append)
+    stale = resolve("debian:6.1", X86_64, cache, refresh=True, tell=said.append)
     assert stale.provenance["stale"] is True
     assert stale.content == first.content
     assert any("apt-get not found" in line and "6.1.27-1 from the cache" in line for line in said)
@@ -203,7 +203,7 @@ def test_archive_gone_and_cache_warm(archive: Archive, cache: Cache) -> None:
     shutil.rmtree(archive.root)
     expire(cache)
     said: list[str] = []
-    again = resolve("debian:6.1", X86_64, cache, progress=said.append)
+    again = resolve("debian:6.1", X86_64, cache, tell=said.append)
     assert again.image == first.image
     assert again.provenance["stale"] is True
     assert any("did not answer" in line or "going on with" in line for line in said)

@@ -15,6 +15,8 @@ from harness.cli.live import Standing
 from harness.trial.attempt import Phase
 from harness.trial.outcome import Outcome
 
+pytestmark = pytest.mark.slow  # each with an interpreter and a terminal of its own
+
 SECONDS = 30
 
 PLAY = r"""
