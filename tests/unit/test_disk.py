@@ -54,6 +54,7 @@ def test_image(filesystem: str, offset: int, magic: bytes, tmp_path: Path) -> No
         os.close(copy)
 
 
+@pytest.mark.slow
 def test_same_image_from_the_same_mkfs(tmp_path: Path) -> None:
     """Its key must say what it holds. xfsprogs before 6.14 leaves times of inodes and their checksums to the clock."""
     one, other = (image_of("ext4", Cache(tmp_path / name)) for name in "ab")

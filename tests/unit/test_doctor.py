@@ -31,12 +31,14 @@ def lacking(folder: Path, *before: str, **env: str) -> dict[str, dict[str, Any]]
     return {check["topic"]: check for check in checks if not check["good"]}
 
 
+@pytest.mark.slow
 def test_only_kernels_are_missing_here(tmp_path: Path) -> None:
     missing = lacking(tmp_path)
     assert set(missing) == GUESTS
     assert missing["aarch64 guests"]["mend"].startswith("cowpen kernels fetch debian:6.1 --arch aarch64")
 
 
+@pytest.mark.slow
 def test_tools_that_are_missing(tmp_path: Path) -> None:
     path = path_without(tmp_path / "bin", "nbdkit", X86_64.qemu, "aarch64-linux-gnu-gcc")
     missing = lacking(tmp_path, **path)
@@ -47,6 +49,7 @@ def test_tools_that_are_missing(tmp_path: Path) -> None:
     assert set(missing) <= {"nbdkit", X86_64.qemu, "aarch64-linux-gnu-gcc", "aarch64 programs", *GUESTS}
 
 
+@pytest.mark.slow
 def test_limits_that_are_low(tmp_path: Path) -> None:
     missing = lacking(tmp_path, "prlimit", "--nofile=60", "--fsize=100000000")
     assert set(missing) == {"open files", "file size", *GUESTS}
@@ -65,6 +68,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     assert below in missing["cache"]["says"]
 
 
+@pytest.mark.slow
 def test_disks_that_are_small(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "64m") as disk:
         missing = lacking(tmp_path, XDG_CACHE_HOME=str(disk), XDG_STATE_HOME=str(disk))
@@ -73,6 +77,7 @@ def test_disks_that_are_small(tmp_path: Path) -> None:
     assert "XDG_CACHE_HOME" in missing["disk"]["mend"]
 
 
+@pytest.mark.slow
 def test_text_for_people(tmp_path: Path) -> None:
     ended = cowpen("doctor", "--offline", folder=tmp_path, env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
     assert ended.code == 125
