@@ -2,7 +2,7 @@
 # fresh checkout: `setup` comes first, and costs milliseconds when there is nothing to do.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast chaos golden lint style types bench rates fuzz-parser clean
+.PHONY: help setup demo test test-fast test-long chaos golden lint style types bench rates fuzz-parser clean
 .NOTPARALLEL:
 
 VENV := .venv
@@ -40,6 +40,9 @@ test-fast: lint ## Lint and the tests that need no QEMU
 chaos: $(SETUP) ## All attacks on cowpen; writes the table of docs/reliability.md; takes forty minutes
 	@$(RUN) $(BIN)/python -m pytest tests/chaos tests/guest/test_trouble_host.py \
 		tests/guest/test_trouble_guest.py --reliability docs/reliability.md
+
+test-long: $(SETUP) ## What `make test` leaves out as too long and `make chaos` does not do: more kernels
+	@$(RUN) $(BIN)/python -m pytest -m long tests/guest
 
 golden: $(SETUP) ## Make the console logs of tests/console/golden again; builds five kernels the first time, an hour
 	@$(RUN) $(BIN)/python -m tests.console.provoke

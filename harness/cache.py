@@ -89,7 +89,9 @@ def unless_held(folder: Path, remove: Callable[[Path], None]) -> None:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(folder)
+            # Another may have removed it since it was opened, and a third made and held a new one of its name.
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                remove(folder)
         finally:
             os.close(descriptor)
 

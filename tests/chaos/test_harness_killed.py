@@ -119,7 +119,7 @@ def kill(command: Command, chance: random.Random) -> None:
     command.process.wait(10)
 
 
-@pytest.mark.parametrize("times", [6, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.long)])
 def test_killed_at_any_moment(times: int, life: Life, tmp_path: Path, attacked: Attacked) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")

@@ -49,13 +49,13 @@ int main(int argc, char **argv)
     [
         ("debian:6.1", "x86_64"),
         ("debian:6.1", "aarch64"),
-        ("debian:6.1-generic", "x86_64"),
-        ("debian:6.1-rt", "x86_64"),
-        ("debian:6.1-rt", "aarch64"),
         ("debian:6.12", "x86_64"),
         ("debian:6.12", "aarch64"),
-        ("debian:6.12-rt", "x86_64"),
-        ("debian:6.12-16k", "aarch64"),
+        pytest.param("debian:6.1-generic", "x86_64", marks=pytest.mark.long),
+        pytest.param("debian:6.1-rt", "x86_64", marks=pytest.mark.long),
+        pytest.param("debian:6.1-rt", "aarch64", marks=pytest.mark.long),
+        pytest.param("debian:6.12-rt", "x86_64", marks=pytest.mark.long),
+        pytest.param("debian:6.12-16k", "aarch64", marks=pytest.mark.long),
     ],
 )
 def test_clean_boot(spec: str, arch: str, tmp_path: Path, prepare: Prepare) -> None:

@@ -149,7 +149,12 @@ def text(guest: Guest, path: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("spec", "arch"), [("debian:6.1", "x86_64"), ("debian:6.1", "aarch64"), ("debian:6.12", "x86_64")]
+    ("spec", "arch"),
+    [
+        ("debian:6.1", "x86_64"),
+        ("debian:6.1", "aarch64"),
+        pytest.param("debian:6.12", "x86_64", marks=pytest.mark.long),
+    ],
 )
 def test_every_shape_from_a_snapshot(prepare: Prepare, tmp_path: Path, spec: str, arch: str) -> None:
     prepared = prepare(spec, arch, EVERYTHING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cache import Cache, digest
+from harness.cache import Cache, digest, unless_held
 from harness.errors import DeadlineError, HostError
 
 _SECONDS = 30.0
@@ -430,3 +431,23 @@ def test_nobody_finds_a_half_removed_entry(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(_SECONDS)
     assert wrong == []
+
+
+def test_what_was_made_anew_under_an_old_name_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a look at a folder and the lock on it others remove it, and make and hold a new one."""
+    folder = tmp_path / "entry"
+    folder.mkdir()
+    flock = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        folder.rename(tmp_path / "removed")
+        folder.mkdir()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    removed: list[Path] = []
+    unless_held(folder, removed.append)
+    assert removed == []
+    monkeypatch.setattr(fcntl, "flock", flock)
+    unless_held(folder, removed.append)
+    assert removed == [folder]
