@@ -14,13 +14,14 @@ from harness.arch import ARCHES, Arch, get_arch
 from harness.cache import Cache
 from harness.errors import CowpenError, Tell
 from harness.kernel.build import build
+from harness.kernel.definition import define
 
-SERIES = "6.1"
+NAME = "base-6.1"
 
 
 def small_kernel(arch: Arch, cache: Cache, tell: Tell) -> str:
     """The kernel spec of the small kernel for ``arch``, built if the cache has none; raises what `build` raises."""
-    return build(SERIES, ["base"], arch, cache, tell).spec
+    return build(define(NAME).recipe(arch, cache, tell), arch, cache, tell).spec
 
 
 def main() -> None:

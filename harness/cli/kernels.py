@@ -35,18 +35,21 @@ _OPTIONS_SHOWN = (
     "CONFIG_ARM64_CONTPTE",
 )
 
+# What fills a cache: stock kernels, built ones, the trees they are built in, their sources, and guests' states.
+_PRUNED = ("kernels", "built", "trees", "sources", "snapshots")
+
 _json_option = click.option("--json", "as_json", is_flag=True, help="JSON to standard output.")
 
 
 @click.group("kernels", short_help="kernel specs and what is cached")
 def kernels() -> None:
-    """Kernels: which are in the cache, fetch stock ones, show what is known of one."""
+    """Kernels: which are in the cache, fetch stock ones, build others, show what is known of one."""
 
 
 @kernels.command("list")
 @_json_option
 def list_kernels(as_json: bool) -> None:
-    """List the cached kernels, and the known specs that are not cached.
+    """List the cached kernels, the known specs that are not cached, and the definitions of kernels/.
 
     With --json: one object a line; a spec that is not cached has "cached": false.
     """
@@ -77,6 +80,7 @@ def list_kernels(as_json: bool) -> None:
             for arch in ARCHES
             if arch in arches and (text, arch) not in there
         ]
+    rows += _built_rows()
     rows.sort(key=lambda row: (row["spec"], row["arch"]))
     for fault in faults:
         click.echo(f"warning: {fault}", err=True)
@@ -98,7 +102,40 @@ def list_kernels(as_json: bool) -> None:
             for row in rows
         ],
     )
-    click.echo("Any other Debian series: debian:VERSION[-FLAVOUR]; your own kernel: path:IMAGE", err=True)
+    others = (
+        "Any other Debian series: debian:VERSION[-FLAVOUR]; your own kernel: path:IMAGE or tree:DIR[@REV]"
+    )
+    click.echo(others, err=True)
+
+
+def _built_rows() -> list[dict[str, Any]]:
+    """The definitions of ``kernels/``, and what of them and of users' trees has been built."""
+    from harness.cache import Cache  # noqa: PLC0415
+    from harness.kernel.build import cached as cached_builds  # noqa: PLC0415
+    from harness.kernel.definition import define  # noqa: PLC0415
+    from harness.kernel.names import definition_files  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = [
+        {
+            "cached": True,
+            "spec": built.provenance["name"],
+            "arch": built.arch.name,
+            "version": built.provenance["source"]["name"],
+            "release": built.release,
+            "bytes": built.bytes,
+            "fetched": built.provenance["built"],
+        }
+        for built in cached_builds(Cache())
+    ]
+    there = {(row["spec"], row["arch"]) for row in rows}
+    for name in definition_files():
+        definition = define(name)
+        rows += [
+            {"cached": False, "spec": name, "arch": arch, "title": definition.title}
+            for arch in definition.arches
+            if (name, arch) not in there
+        ]
+    return rows
 
 
 @kernels.command()
@@ -121,6 +158,61 @@ def fetch(specs: tuple[str, ...], arches: tuple[str, ...], refresh: bool) -> Non
         for spec in specs:
             kernel = resolve(spec, arch, cache, refresh=refresh, tell=_say)
             click.echo(f"{kernel.display}  {arch.name}  {kernel.release}")
+
+
+@kernels.command()
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
+@click.option("--arch", "arches", multiple=True, metavar="ARCH", help="Default: the host's own. Repeatable.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 1024), metavar="N", help="Compilers at once. [default: one a CPU]"
+)
+def build(specs: tuple[str, ...], arches: tuple[str, ...], jobs: int | None) -> None:
+    """Build kernels from source: a name in kernels/, or tree:DIR[@REV][+FRAGMENT…].
+
+    What the cache has is not built again. A kernel that is not there is also built when `cowpen run` needs it.
+    """
+    from harness.cache import Cache  # noqa: PLC0415
+    from harness.errors import UserError  # noqa: PLC0415
+    from harness.kernel.kernel import resolve  # noqa: PLC0415
+    from harness.kernel.spec import NamedSpec, TreeSpec, parse  # noqa: PLC0415
+
+    for spec in specs:
+        if not isinstance(parse(spec), NamedSpec | TreeSpec):
+            raise UserError(
+                f"{spec} is not built from source", mend="cowpen kernels fetch, for a stock kernel"
+            )
+    for arch in [get_arch(name) for name in arches] or [host_arch()]:
+        for spec in specs:
+            kernel = resolve(spec, arch, Cache(), tell=_say, jobs=jobs)
+            click.echo(f"{kernel.display}  {arch.name}  {kernel.release}  {kernel.image}")
+
+
+@kernels.command()
+@click.option(
+    "--keep",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="GB",
+    help="How much of kernels, build trees, sources and snapshots may stay, each.",
+)
+@click.option("--unused", type=click.FloatRange(min=0), default=90.0, show_default=True, metavar="DAYS")
+def prune(keep: float, unused: float) -> None:
+    """Remove from the cache what was not used for long, then the least recently used beyond a size.
+
+    What is in use stays. All of it can be made again.
+    """
+    from harness.cache import Cache  # noqa: PLC0415
+
+    cache = Cache()
+    before = cache.sizes()
+    for kind in _PRUNED:
+        cache.prune(kind, unused_seconds=unused * 86400, most_bytes=int(keep * 1e9))
+    after = cache.sizes()
+    for kind in _PRUNED:
+        if kind in before:
+            freed = before[kind] - after.get(kind, 0)
+            click.echo(f"{kind:<12} {_megabytes(freed):>9} removed, {_megabytes(after.get(kind, 0)):>9} left")
 
 
 @kernels.command()

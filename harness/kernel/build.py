@@ -1,4 +1,4 @@
-"""Kernels built from source: Debian's linux-source of a series, with the fragments that are named and nothing else.
+"""Kernels built from source: a source with patches, and the fragments that are named and nothing else.
 
 A fragment is a part of a kernel's configuration: ``kernels/fragments/NAME.config`` and, where it exists,
 ``NAME-ARCH.config``. Later fragments override earlier ones; what none names is off (``allnoconfig``).
@@ -7,38 +7,28 @@ A fragment is a part of a kernel's configuration: ``kernels/fragments/NAME.confi
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import json
 import os
-import re
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness import tools
-from harness.arch import Arch
-from harness.cache import Cache, digest
-from harness.deadline import Deadline
+from harness.arch import ARCHES, Arch
+from harness.cache import Cache, digest, occupied
 from harness.errors import BuildError, Tell, UserError, nearest
 from harness.folders import data_folder
-from harness.kernel.source import UNPACK_SECONDS, fetch_source, unpack
-from harness.process import Process
+from harness.kernel import image
+from harness.kernel.buildtree import BUILD_SECONDS, BuildTree, opened
+from harness.kernel.kconfig import Missing
+from harness.kernel.source import Source
 
-_FORMAT = "built-2"  # another one when kernels are built differently
-_CONFIGURE_SECONDS = 600.0
-_BUILD_SECONDS = 7200.0
-_MODULE_SECONDS = 300.0
-_TELL_EVERY = 30.0  # seconds
-_TOOLS = ("make", "flex", "bison", "bc", "tar", "xz")
-# The first of these in make's output is what went wrong; make itself goes on for a while with other files.
-_FAULT = re.compile(r"^.*(?:\berror: |\bfatal error: |undefined reference|\*\*\* ).*$", re.MULTILINE)
-# The same source and fragments give the same image, and ccache's hits, whoever builds them wherever.
-_REPRODUCIBLE = {
-    "KBUILD_BUILD_USER": "cowpen",
-    "KBUILD_BUILD_HOST": "cowpen",
-    "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
-    "KBUILD_BUILD_VERSION": "1",
-}
+KIND = "built"
+PROVENANCE = "provenance.json"
+_FORMAT = "built-3"  # another one when kernels are built differently
 # What it takes to build a module for a kernel whose tree is gone; as scripts/package/install-extmod-build has it.
 _KIT = (
     "Makefile",
@@ -51,6 +41,17 @@ _KIT = (
     "arch/{arch}/include",
     "arch/{arch}/scripts",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a kernel is built of."""
+
+    name: str
+    """For people: ``async-fork``, ``6.12+base+kasan``."""
+    source: Source
+    fragments: tuple[Path, ...]
+    patches: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +76,28 @@ class Built:
     @property
     def vmlinux(self) -> Path | None:
         """With debug information; None unless the fragments turn that on."""
-        path = self.folder / "vmlinux"
-        return path if path.exists() else None
+        return self.folder / "vmlinux" if self.provenance["debug_info"] else None
 
     @property
     def kit(self) -> Path | None:
-        """What `build_module` needs; None for a kernel without modules."""
+        """What `harness.kernel.kit` needs; None for a kernel without modules."""
         path = self.folder / "kit"
         return path if path.exists() else None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Source, patches, fragments and compiler, and the options that were not taken."""
+        return dict(json.loads((self.folder / PROVENANCE).read_text(encoding="utf-8")))
+
+    @property
+    def release(self) -> str:
+        """``uname -r``."""
+        return image.inspect(self.image, self.arch).release
+
+    @property
+    def bytes(self) -> int:
+        """What it takes of the disk."""
+        return occupied(self.folder)
 
     def module(self, name: str) -> Path:
         """A module of the kernel's own source, such as ``test_ubsan``; `UserError` if it was not built."""
@@ -94,195 +109,124 @@ class Built:
 
     @property
     def spec(self) -> str:
-        """The kernel spec."""
+        """The kernel spec of the image."""
         parts = [f"path:{self.image}", f"config={self.config}", f"system_map={self.system_map}"]
         return ",".join(parts if self.vmlinux is None else [*parts, f"vmlinux={self.vmlinux}"])
 
 
-def build(series: str, fragments: Sequence[str], arch: Arch, cache: Cache, tell: Tell) -> Built:
-    """The kernel of ``series`` (``6.1``) with ``fragments``, built if the cache has none.
+def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | None = None) -> Built:
+    """The kernel of ``recipe``, built if the cache has none; with ``jobs`` compilers at once (default: one a CPU).
 
-    Raises `UserError` for a fragment that does not exist, `HostError` without source or tools, `BuildError` with the
-    options that the kernel does not take or the compiler's first complaint.
+    Raises `HostError` without tools or room, `BuildError` with the patch that does not apply, the options that the
+    kernel does not take, or the compiler's first complaint. What only a user's own source does not take is told, and
+    stands in the provenance.
     """
-    for command in (*_TOOLS, arch.compiler()):
-        tools.find(command)
-    files = fragment_files(fragments, arch)
-    source = fetch_source(series, cache, tell)
+    jobs = jobs or len(os.sched_getaffinity(0))
+    source = recipe.source.patched(recipe.patches, cache)
+    key = digest(_FORMAT, arch.name, source.tree, *recipe.fragments, tools.identity(arch.compiler()))
 
     def make(folder: Path) -> None:
-        tell(f"unpacking the source of Linux {series}")
-        tree = unpack(source, folder / "work")
-        configure(tree, arch, files)
-        compile_kernel(tree, arch, folder / "build.log", tell)
-        _harvest(tree, arch, folder)
-        shutil.rmtree(tree.parent)
+        begin = time.monotonic()
+        with opened(source, recipe.fragments, arch, cache) as tree:
+            tell(f"{recipe.name}: the source, {source.name}")
+            tree.turn_into(source)
+            missing = tree.configure(recipe.fragments)
+            _judge(missing, recipe, arch, tell)
+            anew = not tree.built_before
+            tell(f"{recipe.name}: building {'all of it' if anew else 'what has changed'} for {arch.name}")
+            tree.make(jobs, tell)
+            _harvest(tree, folder)
+        provenance = {
+            "kind": "built",
+            "name": recipe.name,
+            "arch": arch.name,
+            "source": {"name": source.name, "tree": source.tree, **source.provenance},
+            "patches": {patch.name: digest(patch) for patch in recipe.patches},
+            "fragments": [path.name for path in recipe.fragments],
+            "missing": [str(option) for option in missing],
+            "compiler": _version(arch),
+            "debug_info": tree.has("CONFIG_DEBUG_INFO"),
+            "whole": anew,
+            "built": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - begin, 1),
+        }
+        (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
 
-    entry = cache.entry(
-        "built",
-        digest(_FORMAT, arch.name, source, *files, tools.identity(arch.compiler())),
-        make,
-        seconds=_BUILD_SECONDS + UNPACK_SECONDS,
-        what=f"the {series} kernel with {', '.join(fragments)} for {arch.name}",
-    )
-    return Built(entry, arch)
+    what = f"the kernel {recipe.name} for {arch.name}"
+    return Built(cache.entry(KIND, key, make, seconds=2 * BUILD_SECONDS, what=what), arch)
 
 
-def fragment_files(names: Sequence[str], arch: Arch) -> list[Path]:
-    """The files of fragments, in their order; `UserError` names the nearest for one that does not exist."""
+def cached(cache: Cache) -> list[Built]:
+    """All kernels that were built and are still there."""
+    folder = cache.root / KIND
+    found = []
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        # Entries of earlier versions of cowpen have none.
+        if (entry / PROVENANCE).is_file():
+            provenance = json.loads((entry / PROVENANCE).read_text(encoding="utf-8"))
+            found.append(Built(entry, ARCHES[provenance["arch"]]))
+    return found
+
+
+def fragment_files(names: Sequence[str], arch: Arch) -> tuple[Path, ...]:
+    """The files of fragments, in their order, each name a fragment of ``kernels/`` or, with a ``/``, a file.
+
+    `UserError` names the nearest for one that does not exist.
+    """
     folder = data_folder("kernels") / "fragments"
-    files = []
+    files: list[Path] = []
     for name in names:
-        found = [path for end in ("", f"-{arch.name}") if (path := folder / f"{name}{end}.config").is_file()]
+        if "/" in name:
+            found = [Path(name).expanduser().absolute()] if Path(name).expanduser().is_file() else []
+        else:
+            named = (folder / f"{name}{end}.config" for end in ("", f"-{arch.name}"))
+            found = [path for path in named if path.is_file()]
         if not found:
             known = sorted(path.stem for path in folder.glob("*.config"))
             raise UserError(f"no fragment {name} in {folder}", mend=nearest(name, known))
         files += found
-    return files
+    return tuple(files)
 
 
-def configure(tree: Path, arch: Arch, fragments: Sequence[Path]) -> None:
-    """Write ``.config``: what the fragments say, and no to everything else.
-
-    Raises `BuildError` that names the options which Kconfig did not accept: a dependency is missing then.
-    """
-    wanted: dict[str, str] = {}
-    for path in fragments:
-        wanted |= _settings(path.read_text(encoding="utf-8"))
-    lines = [f"# {name} is not set" if value == "n" else f"{name}={value}" for name, value in wanted.items()]
-    (tree / "cowpen.config").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    tools.run(
-        [*_make(arch, _mapped(tree)), "KCONFIG_ALLCONFIG=cowpen.config", "allnoconfig"],
-        cwd=tree,
-        seconds=_CONFIGURE_SECONDS,
-        check=BuildError,
-    )
-    got = _settings((tree / ".config").read_text(encoding="utf-8"))
-    # An option that is off may also be invisible, and then .config has no line for it.
-    faults = sorted(f"{name}={value}" for name, value in wanted.items() if got.get(name, "n") != value)
-    if faults:
+def _judge(missing: Sequence[Missing], recipe: Recipe, arch: Arch, tell: Tell) -> None:
+    """Stop for options that our own choice of source should have; tell of what another source lacks."""
+    if missing and recipe.source.ours:
+        names = " or ".join(path.name for path in recipe.fragments)
         raise BuildError(
-            f"the kernel's configuration for {arch.name} does not take {', '.join(faults)}",
-            mend=f"add what they depend on to {' or '.join(path.name for path in fragments)}",
+            f"the configuration of {recipe.name} for {arch.name} does not take {missing[0]}",
+            mend=f"mend {names}",
+            detail="\n".join(map(str, missing)),
         )
+    for option in missing:
+        tell(f"{recipe.name}: without {option}")
 
 
-def compile_kernel(tree: Path, arch: Arch, log: Path, tell: Tell) -> None:
-    """Build image and modules; ``log`` gets make's output. `BuildError` holds the compiler's first complaint."""
-    targets = [Path(arch.image_target).name]
-    if _has_modules(tree):
-        targets.append("modules")
-    command = [*_make(arch, _mapped(tree)), f"-j{len(os.sched_getaffinity(0))}", *targets]
-    deadline = Deadline(_BUILD_SECONDS, "the kernel's build")
-    with log.open("wb") as output:
-        process = Process(
-            command, cwd=tree, env=os.environ | _REPRODUCIBLE, stdout=output, stderr=subprocess.STDOUT
-        )
-        with process:
-            while process.poll() is None:
-                deadline.check()
-                try:
-                    process.wait(deadline.slice(_TELL_EVERY))
-                except subprocess.TimeoutExpired:
-                    done = log.read_bytes().count(b"\n")
-                    tell(f"building the {arch.name} kernel: {done} steps after {deadline.elapsed:.0f} s")
-    if process.poll() != 0:
-        words = log.read_text(encoding="utf-8", errors="replace")
-        fault = _FAULT.search(words)
-        raise BuildError(
-            f"the kernel for {arch.name} does not build ({fault[0].strip() if fault else 'no error line'})",
-            detail=words[-20000:],
-        )
+def _harvest(tree: BuildTree, folder: Path) -> None:
+    """Copy what a kernel is known by from its tree to ``folder``."""
+    source, arch = tree.source, tree.arch
+    for path, name in (
+        (source / arch.image_target, "image"),
+        (source / "System.map", "System.map"),
+        (source / "vmlinux", "vmlinux"),
+        (source / ".config", "config"),
+    ):
+        shutil.copyfile(path, folder / name)
+    if not tree.has("CONFIG_MODULES"):
+        return
+    (folder / "modules").mkdir()
+    order = (source / "modules.order").read_text(encoding="utf-8").split()
+    for name in order:
+        module = source / Path(name).with_suffix(".ko")
+        shutil.copyfile(module, folder / "modules" / module.name)
+    for pattern in _KIT:
+        for path in source.glob(pattern.format(arch=arch.kernel_arch)):
+            target = folder / "kit" / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                shutil.copytree(path, target, symlinks=True)
+            else:
+                shutil.copy2(path, target)
 
 
-def build_module(kernel: Built, source: Path, cache: Cache) -> Path:
-    """The module made of one C file for a kernel that was built with modules; from the cache the second time.
-
-    It keeps the debug information that the kernel has. Raises `BuildError` if it does not build.
-    """
-    kit = kernel.kit
-    if kit is None:
-        raise UserError(f"{kernel.image} was built without modules", mend="add the fragment modules")
-
-    def make(folder: Path) -> None:
-        def command(work: Path) -> list[str]:
-            # As if it were built in its own folder: "kernel BUG at trouble.c:12!".
-            mapped = f"-fmacro-prefix-map={work}/= -fdebug-prefix-map={work}=."
-            return [*_make(kernel.arch, mapped), "-s", "-C", str(kit)]
-
-        compile_module(source, folder, command)
-
-    key = digest(_FORMAT, kernel.folder.name, source.name, source)
-    what = f"module {source.stem}"
-    entry = cache.entry("modules", key, make, seconds=2 * _MODULE_SECONDS, what=what)
-    return entry / f"{source.stem}.ko"
-
-
-def compile_module(
-    source: Path, folder: Path, command: Callable[[Path], Sequence[str]], *, flags: str = ""
-) -> None:
-    """Make the module of one C file, in ``folder``.
-
-    ``command`` is make with what names the kernel, given the folder where it is done; ``flags`` are for the compiler.
-    Raises `BuildError` if it does not build.
-    """
-    with tempfile.TemporaryDirectory(prefix="cowpen-module-") as temporary:
-        work = Path(temporary)
-        (work / source.name).write_bytes(source.read_bytes())
-        makefile = f"obj-m := {source.stem}.o\nccflags-y := {flags}\n"
-        (work / "Makefile").write_text(makefile, encoding="utf-8")
-        words = [*command(work), f"M={work}", "modules"]
-        tools.run(words, seconds=_MODULE_SECONDS, env=os.environ | _REPRODUCIBLE, check=BuildError)
-        shutil.move(work / f"{source.stem}.ko", folder)
-
-
-def _harvest(tree: Path, arch: Arch, folder: Path) -> None:
-    """Move what a kernel is known by from its tree to ``folder``."""
-    (tree / arch.image_target).rename(folder / "image")
-    (tree / "System.map").rename(folder / "System.map")
-    if _setting(tree, "CONFIG_DEBUG_INFO"):
-        (tree / "vmlinux").rename(folder / "vmlinux")
-    if _has_modules(tree):
-        (folder / "modules").mkdir()
-        for module in tree.rglob("*.ko"):
-            module.rename(folder / "modules" / module.name)
-        for pattern in _KIT:
-            for path in tree.glob(pattern.format(arch=arch.kernel_arch)):
-                target = folder / "kit" / path.relative_to(tree)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(target)
-        (folder / "config").symlink_to("kit/.config")
-    else:
-        (tree / ".config").rename(folder / "config")
-
-
-def _make(arch: Arch, mapped: str) -> list[str]:
-    """make and what it needs to be told. ``mapped`` are compiler options that hide where the source was."""
-    prefix = "ccache " if shutil.which("ccache") else ""
-    return [
-        "make",
-        f"ARCH={arch.kernel_arch}",
-        f"CC={prefix}{arch.compiler()}",
-        f"HOSTCC={prefix}gcc",
-        f"KCFLAGS={mapped}",
-        f"KAFLAGS={mapped}",
-        *(() if arch.native else (f"CROSS_COMPILE={arch.gnu}-",)),
-    ]
-
-
-def _mapped(tree: Path) -> str:
-    return f"-fdebug-prefix-map={tree}=."
-
-
-def _has_modules(tree: Path) -> bool:
-    return _setting(tree, "CONFIG_MODULES")
-
-
-def _setting(tree: Path, name: str) -> bool:
-    return f"{name}=y\n" in (tree / ".config").read_text(encoding="utf-8")
-
-
-def _settings(config: str) -> dict[str, str]:
-    """``.config`` or a fragment as a dictionary; what is not set is ``n``."""
-    settings = dict(re.findall(r"^(CONFIG_\w+)=(.*)$", config, re.MULTILINE))
-    return settings | dict.fromkeys(re.findall(r"^# (CONFIG_\w+) is not set$", config, re.MULTILINE), "n")
+def _version(arch: Arch) -> str:
+    return tools.run([arch.compiler(), "--version"], seconds=30).stdout.partition("\n")[0]

@@ -15,7 +15,10 @@ from harness.arch import ARCHES, Arch
 from harness.cache import Cache
 from harness.errors import CowpenError, Tell, UserError
 from harness.kernel import debian, debversion, image
-from harness.kernel.spec import DebianSpec, KernelSpec, PathSpec, check_arch, parse
+from harness.kernel.build import Recipe, build, fragment_files
+from harness.kernel.definition import define
+from harness.kernel.source import user_source
+from harness.kernel.spec import DebianSpec, KernelSpec, NamedSpec, PathSpec, TreeSpec, check_arch, parse
 
 _UPSTREAM = re.compile(r"[0-9]+\.[0-9]+(?:\.[0-9]+)?(?:-rc[0-9]+)?")
 _DEBIAN_BANNER = re.compile(r" Debian ([0-9][\w.+~-]*)")
@@ -80,16 +83,18 @@ def resolve(
     offline: bool = False,
     refresh: bool = False,
     tell: Tell | None = None,
+    jobs: int | None = None,
 ) -> Kernel:
-    """The kernel that ``spec`` means for ``arch``, fetched if need be.
+    """The kernel that ``spec`` means for ``arch``, fetched or built if need be, with ``jobs`` compilers at once.
 
     ``offline``: the cache must do. ``refresh``: look for a newer package even if today's look is
     remembered. ``tell`` is told, in one line each, what takes time and what is out of the ordinary.
-    Raises `UserError` for a wrong spec or image, `HostError` when a stock kernel is not to be had.
+    Raises `UserError` for a wrong spec or image, `HostError` when a stock kernel is not to be had, `BuildError` when
+    one does not build.
     """
     parsed = parse(spec)
     check_arch(parsed, arch)
-    request = _Request(arch, cache, offline, refresh, tell or _silent)
+    request = _Request(arch, cache, offline, refresh, tell or _silent, jobs)
     return _RESOLVERS[type(parsed)](parsed, request)
 
 
@@ -102,6 +107,7 @@ class _Request:
     offline: bool
     refresh: bool
     tell: Tell
+    jobs: int | None
 
 
 def cached(cache: Cache) -> tuple[list[Kernel], list[CowpenError]]:
@@ -212,8 +218,44 @@ def _resolve_path(spec: KernelSpec, request: _Request) -> Kernel:
     )
 
 
+def _resolve_named(spec: KernelSpec, request: _Request) -> Kernel:
+    recipe = define(spec.text).recipe(request.arch, request.cache, request.tell)
+    return _built(spec, recipe, request)
+
+
+def _resolve_tree(spec: KernelSpec, request: _Request) -> Kernel:
+    assert isinstance(spec, TreeSpec)
+    fragments = fragment_files(spec.fragments, request.arch)
+    source = user_source(spec.source, spec.revision, request.cache, request.tell)
+    return _built(spec, Recipe(spec.text, source, fragments), request)
+
+
+def _built(spec: KernelSpec, recipe: Recipe, request: _Request) -> Kernel:
+    built = build(recipe, request.arch, request.cache, request.tell, jobs=request.jobs)
+    facts = image.inspect(built.image, request.arch)
+    upstream = _UPSTREAM.match(facts.release)
+    modules = built.folder / "modules"
+    return Kernel(
+        spec=spec.text,
+        arch=request.arch,
+        release=facts.release,
+        version=upstream[0] if upstream else "unknown",
+        package_version=None,
+        image=built.image,
+        config=built.config,
+        system_map=built.system_map,
+        vmlinux=built.vmlinux,
+        modules=modules if modules.is_dir() else None,
+        provenance=built.provenance,
+        content=caching.digest("built", built.folder.name),
+        page_size=facts.page_size or _page_size(read_config(built.config)),
+    )
+
+
 _RESOLVERS: dict[type[KernelSpec], Callable[[KernelSpec, _Request], Kernel]] = {
     DebianSpec: _resolve_debian,
+    NamedSpec: _resolve_named,
+    TreeSpec: _resolve_tree,
     PathSpec: _resolve_path,
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.arch import ARCHES, Arch
 from harness.errors import UserError, nearest
+from harness.kernel.names import definition_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,21 @@ class PathSpec(KernelSpec):
     config: Path | None = None
     system_map: Path | None = None
     modules: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedSpec(KernelSpec):
+    """A kernel that ``kernels/`` defines: ``async-fork``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeSpec(KernelSpec):
+    """A kernel built from a user's source: ``tree:DIR[@REV][+FRAGMENT…]``; a tarball will do instead of a folder."""
+
+    source: Path
+    revision: str | None
+    """None: what is there now."""
+    fragments: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +117,20 @@ def _parse_path(rest: str) -> PathSpec:
     return PathSpec(f"path:{rest}", _expand(image), **files)
 
 
+def _parse_tree(rest: str) -> TreeSpec:
+    where, *fragments = rest.split("+")
+    folder, at, revision = where.partition("@")
+    if not folder or (at and not revision) or "" in fragments:
+        raise UserError(
+            f"kernel spec 'tree:{rest}': a part is empty", mend="write tree:DIR[@REV][+FRAGMENT…]"
+        )
+    if revision.startswith("-"):
+        raise UserError(f"kernel spec 'tree:{rest}': {revision!r} is no revision")
+    # Without the base nothing would boot.
+    named = ("base", *(name for name in fragments if name != "base"))
+    return TreeSpec(f"tree:{rest}", _expand(folder), revision or None, named)
+
+
 def _expand(path: str) -> Path:
     # The shell leaves the tilde of "path:~/linux/…" alone, because it does not begin the word.
     try:
@@ -119,12 +149,13 @@ class SpecKind:
 
 KINDS: dict[str, SpecKind] = {
     "debian": SpecKind("debian:VERSION[-FLAVOUR]", _parse_debian),
+    "tree": SpecKind("tree:DIR[@REV][+FRAGMENT…]", _parse_tree),
     "path": SpecKind("path:IMAGE[,vmlinux=F][,config=F][,system_map=F][,modules=DIR]", _parse_path),
 }
 
 
 def parse(text: str) -> KernelSpec:
-    """Take a kernel spec apart, without looking at any file.
+    """Take a kernel spec apart, without looking at any file but the names in ``kernels/``.
 
     `UserError` says what was expected, or which known spec is nearest.
     """
@@ -133,8 +164,12 @@ def parse(text: str) -> KernelSpec:
         if any(ord(character) < 32 for character in rest):
             raise UserError(f"kernel spec {text!r} holds a control character")
         return KINDS[kind].parse(rest)
-    forms = " or ".join(row.form for row in KINDS.values())
-    raise UserError(f"unknown kernel spec {text!r}: expected {forms}", mend=nearest(text, KNOWN_SPECS))
+    defined = definition_files()
+    if text in defined:
+        return NamedSpec(text)
+    forms = " or ".join(["a name in kernels/", *(row.form for row in KINDS.values())])
+    known = nearest(text, [*KNOWN_SPECS, *defined])
+    raise UserError(f"unknown kernel spec {text!r}: expected {forms}", mend=known)
 
 
 def without_files(text: str) -> str:

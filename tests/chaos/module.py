@@ -23,8 +23,8 @@ from harness.arch import Arch, get_arch, host_arch
 from harness.cache import Cache, digest
 from harness.errors import BuildError
 from harness.kernel import debian
-from harness.kernel.build import compile_module
 from harness.kernel.kernel import resolve
+from harness.kernel.kit import compile_module
 from harness.program.template import c_string
 
 SOURCES = Path(__file__).parent / "programs"

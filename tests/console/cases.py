@@ -5,32 +5,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from harness.arch import ARCHES
+from harness.kernel.definition import Definition
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A kernel built from Debian's linux-source of a series with fragments of ``kernels/fragments``."""
 
-    series: str
-    fragments: tuple[str, ...]
+def _built(name: str, *fragments: str) -> Definition:
+    """A kernel of Debian's source that begins the name, with fragments of ``kernels/fragments``."""
+    series = name.partition("-")[0]
+    return Definition(
+        name, "for its reports", series, tuple(ARCHES), ("base", "lean", "modules", *fragments), ()
+    )
 
 
 # Named as the logs are. A string is the kernel spec of a stock kernel.
-KERNELS: dict[str, Source | str] = {
+KERNELS: dict[str, Definition | str] = {
     "debian-6.1": "debian:6.1",
     "debian-6.12": "debian:6.12",
     # Lines with their task, lockdep, everything but sanitizers.
-    "6.12": Source(
+    "6.12": _built(
         "6.12",
-        (
-            *("base", "lean", "modules", "debug-info", "lkdtm", "lockdep", "detectors", "hardlockup"),
-            *("debug-vm", "printk-caller"),
-        ),
+        *("debug-info", "lkdtm", "lockdep", "detectors", "hardlockup", "debug-vm", "printk-caller"),
     ),
     # Lines without it, sanitizers, no lockdep.
-    "6.1-kasan": Source(
-        "6.1", ("base", "lean", "modules", "lkdtm", "detectors", "kmemleak", "kasan", "ubsan")
-    ),
-    "6.12-kcsan": Source("6.12", ("base", "lean", "modules", "lkdtm", "detectors", "kcsan")),
+    "6.1-kasan": _built("6.1-kasan", "lkdtm", "detectors", "kmemleak", "kasan", "ubsan"),
+    "6.12-kcsan": _built("6.12-kcsan", "lkdtm", "detectors", "kcsan"),
 }
 DEBUG, KASAN, KCSAN = ("6.12",), ("6.1-kasan",), ("6.12-kcsan",)
 BUILT = (*DEBUG, *KASAN)

@@ -30,12 +30,13 @@ from harness.guest import accelerator, disk, initramfs, snapshot
 from harness.guest.accelerator import Proof
 from harness.guest.guest import Guest, start
 from harness.guest.machine import Disk, MachineShape
-from harness.kernel.build import Built, build, build_module
+from harness.kernel.build import Built, build
 from harness.kernel.kernel import Kernel, resolve
+from harness.kernel.kit import build_module
 from harness.program.compile import compile_program
 from harness.program.init import compile_init
 from tests.chaos import module as stock_module
-from tests.console.cases import CASES, KERNELS, Case, Source
+from tests.console.cases import CASES, KERNELS, Case
 from tests.console.expect import GOLDEN
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -86,9 +87,9 @@ def say(words: str) -> None:
 def bench(arch: Arch, name: str) -> Bench:
     """Everything for guests of the kernel ``name``; raises what building or fetching it raises."""
     cache = Cache()
-    source = KERNELS[name]
-    built = build(source.series, source.fragments, arch, cache, say) if isinstance(source, Source) else None
-    kernel = resolve(built.spec if built else str(source), arch, cache)
+    wanted = KERNELS[name]
+    built = None if isinstance(wanted, str) else build(wanted.recipe(arch, cache, say), arch, cache, say)
+    kernel = resolve(built.spec if built else str(wanted), arch, cache)
     init = compile_init(arch, cache)
     act = compile_program((PROGRAMS / "act.c").read_text(encoding="utf-8"), "act", arch, cache)
     proof = accelerator.prove(kernel, init, cache)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import module
@@ -20,10 +19,10 @@ from harness.cli.run import guest_targets, run_trials
 from harness.errors import ToolMissingError
 from harness.guest.machine import MachineShape
 from harness.kernel.build import build
-from harness.kernel.source import fetch_source
+from harness.kernel.definition import Definition
 from harness.trial.subject import own_subject
 from harness.trial.trial import Options
-from tests.console.cases import KERNELS, Source
+from tests.console.cases import KERNELS
 
 pytestmark = pytest.mark.guest
 SPEC = "debian:6.12"
@@ -106,8 +105,9 @@ def test_lines_of_a_module(arch: str, tmp_path: Path, user_cache: Cache) -> None
 def test_lines_of_a_built_kernel(arch: str, tmp_path: Path, user_cache: Cache) -> None:
     """Minutes, unless the cache has the kernel. Its lines are compared with its source."""
     wanted = KERNELS["6.12"]
-    assert isinstance(wanted, Source)
-    kernel = build(wanted.series, wanted.fragments, get_arch(arch), user_cache, print)
+    assert isinstance(wanted, Definition)
+    recipe = wanted.recipe(get_arch(arch), user_cache, print)
+    kernel = build(recipe, get_arch(arch), user_cache, print)
     ended = run(program("lkdtm_bug"), arch, tmp_path, "--attempts", "1", "--kernel", kernel.spec, "--json")
     (attempt,) = ended.records("attempt")
     frames = attempt["findings"][attempt["cause"]]["frames"]
@@ -121,21 +121,7 @@ def test_lines_of_a_built_kernel(arch: str, tmp_path: Path, user_cache: Cache) -
     assert said.keys() - sources.keys() <= {"lkdtm_do_action"}
     for function, text in ((name, text) for name, text in said.items() if name in sources):
         file, _, number = sources[function].partition(":")
-        lines = kernel_file(wanted.series, file, user_cache)
+        lines = recipe.source.git("show", f"{recipe.source.tree}:{file}").splitlines()
         assert text in lines[int(number) - 1], f"{function}: {sources[function]}"
         assert re.search(rf"(?m)^    {function}\+0x\w+/0x\w+ +{sources[function]}$", ended.err)
     assert all(source and not source.startswith("/") for source in sources.values()), sources
-
-
-def kernel_file(series: str, file: str, cache: Cache) -> list[str]:
-    words = [
-        "tar",
-        "-xJO",
-        "--occurrence=1",
-        "-f",
-        fetch_source(series, cache, print),
-        "--wildcards",
-        f"*/{file}",
-    ]
-    found = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
-    return found.stdout.splitlines()

@@ -1,138 +1,452 @@
-"""The builder of kernels, on a fake tree."""
+"""The builder of kernels, on a small source that its makefile builds in no time."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
+import os
+import subprocess
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.arch import X86_64
-from harness.cache import Cache
-from harness.errors import BuildError, UserError
+from harness.arch import ARCHES, X86_64
+from harness.cache import Cache, digest
+from harness.errors import BuildError, HostError, ToolMissingError, UserError
 from harness.kernel import build as building
-from harness.kernel.build import Built, build, build_module
+from harness.kernel import buildtree, names
+from harness.kernel.build import Built, Recipe, build, cached, fragment_files
+from harness.kernel.definition import define
+from harness.kernel.kit import build_module
+from harness.kernel.source import debian_source, folder_source, git_source, user_source
+from harness.kernel.spec import NamedSpec, TreeSpec, parse
 
-# Like the kernel's own makefile as far as the builder can tell. It refuses CONFIG_NEVER as Kconfig does, without a
-# word, and does not compile a source that says BROKEN.
-MAKEFILE = """
+# Like the kernel's own makefile as far as the builder can tell: it has CONFIG_NEVER in Kconfig and refuses it, compiles
+# each .c file that is newer than its object, and does not compile what says BROKEN.
+MAKEFILE = """\
 allnoconfig:
-\tgrep -v -e CONFIG_NEVER -e 'CONFIG_GONE is not set' $(KCONFIG_ALLCONFIG) > .config
-bzImage:
-\techo "  CC      mm/fork.o"
-\t@if grep -q BROKEN source; then \\
-\t  echo "mm/fork.c:12:3: error: expected ';' before 'return'" >&2; \\
-\t  echo "mm/fork.c:99:1: error: and another" >&2; exit 1; fi
-\tmkdir -p arch/x86/boot
-\techo "$(ARCH) $(KBUILD_BUILD_TIMESTAMP)" > arch/x86/boot/bzImage
-\techo 0 T _text > System.map
-\techo ELF > vmlinux
-\techo once >> $(COUNT)
+\t@grep -v -e CONFIG_NEVER -e CONFIG_MISSPELT -e 'CONFIG_GONE is not set' $(KCONFIG_ALLCONFIG) > .config
+%.o: %.c
+\t@echo "  CC      $@"
+\t@if grep -q BROKEN $<; then echo "$<:12:3: error: expected ';' before 'return'" >&2; \\
+\t  echo "$<:99:1: error: and another" >&2; exit 1; fi
+\t@if grep -q FULL $<; then echo "$@: No space left on device" >&2; exit 1; fi
+\t@if grep -q SLOW $<; then touch $(SLOW); sleep 30; fi
+\t@cp $< $@; echo $@ >> $(COUNT)
+bzImage: mm/fork.o mm/memory.o
+\t@mkdir -p arch/x86/boot
+\t@cat mm/*.o > arch/x86/boot/bzImage
+\t@echo "$(ARCH) $(KBUILD_BUILD_TIMESTAMP)" >> arch/x86/boot/bzImage
+\t@echo 0 T _text > System.map
+\t@echo ELF > vmlinux
 modules:
 ifdef M
 \techo "$(KCFLAGS)" > $(M)/trouble.ko
 \ttest -e $(CURDIR)/.config && ! grep BROKEN $(M)/trouble.c
 else
-\tmkdir -p lib && echo module > lib/test_ubsan.ko
+\t@mkdir -p lib && echo module > lib/test_ubsan.ko && echo lib/test_ubsan.o > modules.order
 endif
+"""
+KCONFIG = """\
+config FINE
+\tbool "Fine"
+config NEVER
+\tbool "Never"
+\tdepends on EVER
+source "lib/Kconfig"
+"""
+MERGE = """\
+shift
+cat "$@" > $KCONFIG_CONFIG.all
+awk '/^CONFIG_/ {split($0, a, "="); n = a[1]} /^# CONFIG_/ {n = $2} n {said[n] = $0; n = ""}
+     END {for (n in said) print said[n]}' $KCONFIG_CONFIG.all | sort > $KCONFIG_CONFIG
+"""
+SOURCE = {
+    "Makefile": MAKEFILE,
+    "Kconfig": KCONFIG,
+    "Kbuild": "",
+    ".gitignore": "*.o\n/.config\n",
+    "scripts/kconfig/merge_config.sh": MERGE,
+    "mm/fork.c": "one\ntwo\nthree\nfour\nfive\n",
+    "mm/memory.c": "int memory;\n",
+}
+PATCH = """\
+A change, explained.
+
+--- a/mm/fork.c
++++ b/mm/fork.c
+@@ -1,5 +1,5 @@
+ one
+ two
+-three
++3
+ four
+ five
 """
 
 
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Cache]:
-    """A cache that holds a fake kernel source, given its content and the fragment ``base``."""
-    monkeypatch.setattr(building, "_TOOLS", ("make", "tar", "xz"))  # the fake tree needs no more
-    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
+class Bench:
+    """A cache with a Debian source, a user's folder with the same, and the fragments."""
 
-    def make(content: str, fragment: str) -> Cache:
-        cache = Cache(tmp_path / "cache")
-        folder = cache.root / "sources/linux-source-6.1"
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cache = Cache(folder / "cache")
+        self.kernels = folder / "kernels"
+        self.said: list[str] = []
+        self.fragment("base", "CONFIG_FINE=y\n# CONFIG_GONE is not set\n")
+        self.fragment("base-x86_64", "CONFIG_ARCH=y\n")
+        self.fragment("debug", "# CONFIG_FINE is not set\nCONFIG_DEBUG_INFO=y\nCONFIG_MODULES=y\n")
+
+    def fragment(self, name: str, text: str) -> None:
+        (self.kernels / "fragments").mkdir(parents=True, exist_ok=True)
+        (self.kernels / f"fragments/{name}.config").write_text(text)
+
+    def debian(self, files: dict[str, str] = SOURCE) -> None:
+        """What fetching the package leaves."""
+        folder = self.cache.root / "sources/linux-source-6.1"
+        folder.mkdir(parents=True)
         with tarfile.open(folder / "source.tar.xz", "w:xz") as archive:
-            for name, text in (("Makefile", MAKEFILE), ("source", content)):
-                member = tarfile.TarInfo(f"linux-source/{name}")
+            for name, text in files.items():
+                member = tarfile.TarInfo(f"linux-source-6.1/{name}")
                 member.size = len(text)
                 archive.addfile(member, io.BytesIO(text.encode()))
-        fragments = tmp_path / "kernels/fragments"
-        fragments.mkdir(parents=True, exist_ok=True)
-        (fragments / "base.config").write_text(fragment)
-        (fragments / "base-x86_64.config").write_text("CONFIG_ARCH=y\n")
-        (fragments / "debug.config").write_text(
-            "# CONFIG_FAST is not set\nCONFIG_DEBUG_INFO=y\nCONFIG_MODULES=y\n"
+        (folder / "provenance.json").write_text(
+            json.dumps({"version": "6.1.1-1", "sha256": digest(folder / "source.tar.xz")})
         )
-        monkeypatch.setattr(building, "data_folder", lambda name: tmp_path / name)
-        return cache
 
-    return make
+    def user(self, **changed: str) -> Path:
+        folder = self.folder / "linux"
+        for name, text in {**SOURCE, **changed}.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return folder
+
+    def build(self, *fragments: str, patches: tuple[Path, ...] = (), source: Path | None = None) -> Built:
+        files = fragment_files(fragments or ("base",), X86_64)
+        if source is None:
+            origin = debian_source("6.1", self.cache, self.said.append)
+        else:
+            origin = user_source(source, None, self.cache, self.said.append)
+        return build(Recipe("it", origin, files, patches), X86_64, self.cache, self.said.append)
+
+    @property
+    def compiled(self) -> list[str]:
+        """Objects made since the last look."""
+        count = self.folder / "count"
+        made = count.read_text().split() if count.exists() else []
+        count.unlink(missing_ok=True)
+        return made
 
 
-def built(cache: Cache, *fragments: str) -> Built:
-    return build("6.1", fragments or ("base",), X86_64, cache, lambda line: None)
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(buildtree, "_TOOLS", ("make", "git"))  # the small source needs no more
+    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
+    monkeypatch.setenv("SLOW", str(tmp_path / "slow"))
+    for module in (building, names):
+        monkeypatch.setattr(module, "data_folder", lambda name: tmp_path / name)
+    return Bench(tmp_path)
 
 
-def test_a_kernel_is_built_once(source: Callable[[str, str], Cache], tmp_path: Path) -> None:
-    cache = source("int main;", "CONFIG_FINE=y\n# CONFIG_GONE is not set\n")
-    kernel = built(cache)
-    assert built(cache) == kernel
-    assert (tmp_path / "count").read_text() == "once\n"
-    assert kernel.image.read_text() == "x86 1970-01-01\n"
-    assert kernel.config.read_text() == "CONFIG_FINE=y\nCONFIG_ARCH=y\n"
-    assert kernel.spec == (
-        f"path:{kernel.folder}/image,config={kernel.folder}/config,system_map={kernel.folder}/System.map"
+def git(folder: Path, *words: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    return subprocess.run(
+        ["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file of a folder, the repository's own included, with its time and content."""
+    found = {}
+    for place, _, files in os.walk(folder):
+        for name in files:
+            path = Path(place) / name
+            found[str(path)] = (path.stat().st_mtime_ns, path.read_bytes())
+    return found
+
+
+def test_a_kernel_is_built_once(bench: Bench) -> None:
+    bench.debian()
+    built = bench.build()
+    assert bench.build() == built
+    assert sorted(bench.compiled) == ["mm/fork.o", "mm/memory.o"]
+    assert built.image.read_text() == "one\ntwo\nthree\nfour\nfive\nint memory;\nx86 1970-01-01\n"
+    assert built.config.read_text() == "CONFIG_ARCH=y\nCONFIG_FINE=y\n"
+    assert built.spec == (
+        f"path:{built.folder}/image,config={built.folder}/config,system_map={built.folder}/System.map"
     )
-    assert not (kernel.folder / "work").exists()
-    # Another fragment is another kernel.
-    assert built(source("int main;", "CONFIG_FINE=y\n")) != kernel
+    assert built.provenance["source"]["name"] == "linux-source-6.1 6.1.1-1"
+    assert built.provenance["fragments"] == ["base.config", "base-x86_64.config"]
+    assert built.provenance["compiler"].startswith(("gcc", "x86_64-linux-gnu-gcc"))
+    assert cached(bench.cache) == [built]
+    bench.fragment("base", "CONFIG_FINE=y\n")
+    assert bench.build() != built, "another fragment is another kernel"
 
 
-def test_later_fragments_override_earlier_ones(source: Callable[[str, str], Cache]) -> None:
-    kernel = built(source("int main;", "CONFIG_FAST=y\nCONFIG_FINE=y\n"), "base", "debug")
-    assert set(kernel.config.read_text().splitlines()) == {
-        *("CONFIG_FINE=y", "CONFIG_ARCH=y", "CONFIG_DEBUG_INFO=y", "CONFIG_MODULES=y"),
-        "# CONFIG_FAST is not set",
+def test_later_fragments_override_earlier_ones(bench: Bench) -> None:
+    bench.debian()
+    assert set(bench.build("base", "debug").config.read_text().splitlines()) == {
+        *("CONFIG_ARCH=y", "CONFIG_DEBUG_INFO=y", "CONFIG_MODULES=y"),
+        "# CONFIG_FINE is not set",
     }
 
 
-def test_debug_information_and_modules_are_kept(source: Callable[[str, str], Cache], tmp_path: Path) -> None:
-    cache = source("int main;", "CONFIG_FINE=y\n")
-    kernel = built(cache, "base", "debug")
+def test_debug_information_and_modules_are_kept(bench: Bench) -> None:
+    bench.debian()
+    kernel = bench.build("base", "debug")
     assert kernel.vmlinux is not None
     assert kernel.vmlinux.read_text() == "ELF\n"
     assert kernel.spec.endswith(f",vmlinux={kernel.vmlinux}")
     assert kernel.module("test_ubsan").read_text() == "module\n"
     with pytest.raises(UserError, match=r"no module test_ubsa was built: did you mean test_ubsan\?"):
         kernel.module("test_ubsa")
-    plain = built(cache)
+    plain = bench.build()
     assert plain.vmlinux is None
+    trouble = bench.folder / "trouble.c"
     with pytest.raises(UserError, match="without modules: add the fragment modules"):
-        build_module(plain, tmp_path / "trouble.c", cache)
-    trouble = tmp_path / "trouble.c"
+        build_module(plain, trouble, bench.cache)
     trouble.write_text("int x;")
-    module = build_module(kernel, trouble, cache)
+    module = build_module(kernel, trouble, bench.cache)
     assert module.read_text().startswith("-fmacro-prefix-map=/")
     trouble.write_text("BROKEN")
     with pytest.raises(BuildError):
-        build_module(kernel, trouble, cache)
+        build_module(kernel, trouble, bench.cache)
 
 
-def test_an_option_that_kconfig_drops_is_named(source: Callable[[str, str], Cache]) -> None:
-    cache = source("int main;", "CONFIG_FINE=y\nCONFIG_NEVER=y\n")
-    with pytest.raises(BuildError, match=r"does not take CONFIG_NEVER=y: add what .* base\.config"):
-        built(cache)
+def test_what_did_not_change_is_not_compiled_again(bench: Bench) -> None:
+    """A patch on, another, and off again: what is compiled is what differs."""
+    bench.debian()
+    plain = bench.build()
+    assert len(bench.compiled) == 2
+    patch = bench.folder / "a.patch"
+    patch.write_text(PATCH)
+    patched = bench.build(patches=(patch,))
+    assert bench.compiled == ["mm/fork.o"]
+    assert patched.image.read_text().startswith("one\ntwo\n3\n")
+    assert patched.provenance["patches"].keys() == {"a.patch"}
+    patch.write_text(PATCH.replace("+3", "+III"))
+    assert bench.build(patches=(patch,)).image.read_text().startswith("one\ntwo\nIII\n")
+    assert bench.compiled == ["mm/fork.o"]
+    # Somebody was at the tree: the next build puts that right.
+    (tree,) = (bench.cache.root / "trees").iterdir()
+    (tree / "source/mm/memory.c").write_text("vandals\n")
+    (bench.cache.root / "built" / plain.folder.name).rename(bench.folder / "old")
+    assert bench.build().image.read_bytes() == (bench.folder / "old/image").read_bytes()
 
 
-def test_a_fragment_that_does_not_exist_is_named(source: Callable[[str, str], Cache]) -> None:
+def test_a_patch_that_does_not_apply_is_named_with_its_place(bench: Bench) -> None:
+    bench.debian()
+    patch = bench.folder / "b.patch"
+    patch.write_text(PATCH.replace(" two", " zwei"))
+    with pytest.raises(
+        BuildError, match=r"b\.patch does not apply to linux-source-6\.1 .*\(at mm/fork\.c:1\)"
+    ):
+        bench.build(patches=(patch,))
+    patch.write_text(PATCH.replace("mm/fork.c", "mm/knife.c"))
+    with pytest.raises(BuildError, match=r"b\.patch does not apply .*mm/knife\.c: does not exist"):
+        bench.build(patches=(patch,))
+    patch.write_text("nothing at all\n")
+    with pytest.raises(BuildError, match=r"b\.patch does not apply .*[Nn]o valid patches"):
+        bench.build(patches=(patch,))
+
+
+def test_an_option_that_is_not_taken_is_explained(bench: Bench) -> None:
+    bench.debian()
+    bench.fragment("wrong", "CONFIG_NEVER=y\n")
+    with pytest.raises(BuildError, match=r"does not take CONFIG_NEVER=y: depends on EVER \(Kconfig:3\)"):
+        bench.build("base", "wrong")
+    bench.fragment("wrong", "CONFIG_MISSPELT=y\n")
+    with pytest.raises(BuildError, match=r"CONFIG_MISSPELT=y: this source has no such option.*wrong\.config"):
+        bench.build("base", "wrong")
+
+
+def test_a_users_source_may_lack_options(bench: Bench) -> None:
+    bench.fragment("wrong", "CONFIG_NEVER=y\nCONFIG_MISSPELT=y\n")
+    built = bench.build("base", "wrong", source=bench.user())
+    lacking = [line.partition(":")[0] for line in built.provenance["missing"]]
+    assert lacking == ["CONFIG_MISSPELT=y", "CONFIG_NEVER=y"]
+    assert any("without CONFIG_MISSPELT=y: this source has no such option" in line for line in bench.said)
+
+
+def test_a_fragment_that_does_not_exist_is_named(bench: Bench) -> None:
     with pytest.raises(UserError, match=r"no fragment bas in .*: did you mean base"):
-        built(source("int main;", "CONFIG_FINE=y\n"), "bas")
+        fragment_files(("bas",), X86_64)
+    own = bench.folder / "own.config"
+    own.write_text("CONFIG_FINE=y\n")
+    assert fragment_files((str(own),), X86_64) == (own,)
 
 
-def test_the_compilers_first_complaint_is_the_error(source: Callable[[str, str], Cache]) -> None:
-    cache = source("BROKEN", "CONFIG_FINE=y\n")
+def test_the_compilers_first_complaint_is_the_error(bench: Bench) -> None:
+    bench.debian({**SOURCE, "mm/fork.c": "BROKEN\n"})
     with pytest.raises(BuildError, match=r"mm/fork\.c:12:3: error: expected ';' before 'return'") as error:
-        built(cache)
+        bench.build()
     assert "and another" in error.value.detail
     assert "another" not in error.value.message
-    assert not list((cache.root / "tmp").iterdir())
-    assert not (cache.root / "built").exists() or not list((cache.root / "built").iterdir())
+    assert error.value.mend is not None
+    log = Path(error.value.mend.removeprefix("the whole output is in "))
+    assert "and another" in log.read_text()
+    assert not list((bench.cache.root / "tmp").iterdir())
+    assert cached(bench.cache) == []
+
+
+def test_a_full_disk_is_the_hosts_trouble(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.debian({**SOURCE, "mm/fork.c": "FULL\n"})
+    with pytest.raises(HostError, match=r"no space left while building .*cowpen kernels prune"):
+        bench.build()
+    usage = buildtree.shutil.disk_usage(bench.folder)
+    monkeypatch.setattr(buildtree.shutil, "disk_usage", lambda path: usage._replace(free=1 << 30))
+    with pytest.raises(HostError, match=r"no room to build a kernel: .* has 1\.1 GB left, 3\.2 are needed"):
+        bench.build("base", "debug")
+
+
+def test_a_missing_compiler_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.debian()
+    gone = dataclasses.replace(X86_64, gnu="x86_64-lost-gnu")
+    monkeypatch.setattr(type(gone), "compiler", lambda self: "x86_64-lost-gnu-gcc")
+    source = debian_source("6.1", bench.cache, bench.said.append)
+    recipe = Recipe("it", source, fragment_files(("base",), X86_64))
+    with pytest.raises(ToolMissingError, match="x86_64-lost-gnu-gcc not found"):
+        build(recipe, gone, bench.cache, bench.said.append)
+
+
+def test_two_at_once_get_the_same(bench: Bench) -> None:
+    bench.debian()
+    results: list[Built] = []
+    threads = [threading.Thread(target=lambda: results.append(bench.build())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 2
+    assert results[0] == results[1]
+    assert len(bench.compiled) == 2
+
+
+def test_a_build_that_was_killed_leaves_nothing_to_trip_over(bench: Bench) -> None:
+    bench.debian()
+    bench.build()
+    (tree,) = (bench.cache.root / "trees").iterdir()
+    # As make leaves it: an object newer than its source, and only half of it.
+    (tree / "source/mm/fork.o").write_text("on")
+    (tree / "busy").touch()
+    assert len(bench.compiled) == 2
+    patch = bench.folder / "a.patch"
+    patch.write_text("--- a/mm/memory.c\n+++ b/mm/memory.c\n@@ -1 +1 @@\n-int memory;\n+int mem;\n")
+    assert bench.build(patches=(patch,)).image.read_text().startswith("one\ntwo\nthree\n")
+    assert len(bench.compiled) == 2, "all of it again"
+
+
+@pytest.fixture
+def repository(bench: Bench) -> Iterator[Path]:
+    folder = bench.user()
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+    (folder / "mm/memory.c").write_text("int more;\n")
+    git(folder, "commit", "-qam", "two")
+    (folder / "mm/fork.o").write_text("object of the user's own")
+    before = everything(folder)
+    yield folder
+    assert everything(folder) == before, "a user's repository is never written to"
+
+
+def test_revisions_of_a_users_repository(bench: Bench, repository: Path) -> None:
+    source = git_source(repository, "HEAD~1", bench.cache)
+    files = fragment_files(("base",), X86_64)
+    old = build(Recipe("old", source, files), X86_64, bench.cache, bench.said.append)
+    assert "int memory;" in old.image.read_text()
+    assert len(bench.compiled) == 2
+    new = bench.build(source=repository)
+    assert "int more;" in new.image.read_text()
+    assert bench.compiled == ["mm/memory.o"]
+    commit = git(repository, "rev-parse", "HEAD")
+    assert new.provenance["source"]["commit"] == commit
+    assert new.provenance["source"]["name"] == f"linux@{commit[:12]}"
+    assert git_source(repository, commit, bench.cache).tree == git_source(repository, None, bench.cache).tree
+    with pytest.raises(UserError, match=r"linux has no revision 'v9'"):
+        git_source(repository, "v9", bench.cache)
+    with pytest.raises(UserError, match="is no git repository"):
+        git_source(bench.folder, "HEAD", bench.cache)
+
+
+def test_a_work_tree_that_was_changed(bench: Bench) -> None:
+    folder = bench.user()
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+    (folder / "mm/memory.c").write_text("int changed;\n")
+    (folder / "mm/new.c").write_text("new\n")
+    (folder / "Kbuild").unlink()
+    (folder / "Kbuild").write_text("obj-y := mm/\n")
+    before = everything(folder)
+    built = bench.build(source=folder)
+    assert everything(folder) == before
+    assert "int changed;" in built.image.read_text()
+    assert built.provenance["source"]["name"].endswith(" with changes")
+    (tree,) = (bench.cache.root / "trees").iterdir()
+    assert (tree / "source/mm/new.c").read_text() == "new\n"
+
+
+def test_a_folder_and_a_tarball(bench: Bench) -> None:
+    folder = bench.user()
+    (folder / "mm/fork.o").write_text("ignored")
+    source = folder_source(folder, bench.cache)
+    tarball = bench.folder / "linux.tar.gz"
+    with tarfile.open(tarball, "w:gz") as archive:
+        for name in SOURCE:
+            archive.add(folder / name, f"linux-1/{name}")
+    assert user_source(tarball, None, bench.cache, bench.said.append).tree == source.tree
+    assert "int memory;" in bench.build(source=tarball).image.read_text()
+    (folder / "Kconfig").unlink()
+    with pytest.raises(UserError, match="holds no kernel source"):
+        folder_source(folder, bench.cache)
+    tarball.write_bytes(tarball.read_bytes()[:300])
+    with pytest.raises(UserError, match="not a whole tarball"):
+        user_source(tarball, None, bench.cache, bench.said.append)
+
+
+def test_specs_of_kernels_that_are_built(bench: Bench) -> None:
+    (bench.kernels / "small.toml").write_text(
+        'title = "small"\nsource = "linux-source-6.1"\nfragments = ["base"]\n'
+    )
+    assert parse("small") == NamedSpec("small")
+    spec = parse("tree:~/linux@v6.1^{commit}+debug-vm+base")
+    assert spec == TreeSpec(spec.text, Path.home() / "linux", "v6.1^{commit}", ("base", "debug-vm"))
+    for wrong in ("tree:", "tree:@HEAD", "tree:x@", "tree:x++kasan", "tree:x@-f"):
+        with pytest.raises(UserError, match="kernel spec"):
+            parse(wrong)
+    with pytest.raises(UserError, match=r"unknown kernel spec 'smal'.*did you mean small"):
+        parse("smal")
+
+
+def test_definitions_and_mutants(bench: Bench) -> None:
+    bench.debian()
+    (bench.kernels / "mutants").mkdir()
+    header = (
+        "Removes: the third line\nKernels: 6.1\nArches: x86_64\nFragments: base\n"
+        "Caught-by: smoke/smoke\nWithin: 3 attempts\n\n"
+    )
+    mutant = bench.kernels / "mutants/no-three.patch"
+    mutant.write_text(header + PATCH)
+    found = define("no-three-6.1")
+    assert (found.caught_by, found.within) == ("smoke/smoke", "3 attempts")
+    recipe = found.recipe(X86_64, bench.cache, bench.said.append)
+    assert build(recipe, X86_64, bench.cache, bench.said.append).image.read_text().startswith("one\ntwo\n3\n")
+    with pytest.raises(UserError, match=r"no-three-6\.1 does not exist for aarch64: it exists for x86_64"):
+        found.recipe(ARCHES["aarch64"], bench.cache, bench.said.append)
+    mutant.write_text(header.replace("Within: 3 attempts\n", "") + PATCH)
+    with pytest.raises(UserError, match=r"no-three\.patch: expected a line Within"):
+        define("no-three-6.1")
+    (bench.kernels / "lost.toml").write_text(
+        'title = "x"\nsource = "linux-source-6.1"\nfragments = ["base"]\npatches = ["gone"]\n'
+    )
+    with pytest.raises(UserError, match=r"lost\.toml: patches: no patch"):
+        define("lost")
+    (bench.kernels / "odd.toml").write_text('title = "x"\nsource = "linux"\nfragments = ["base"]\n')
+    with pytest.raises(UserError, match=r"odd\.toml: source"):
+        define("odd")

@@ -1,0 +1,117 @@
+"""Kernels with names: ``kernels/NAME.toml``, and the mutants, ``kernels/mutants/NAME.patch``.
+
+A mutant is a kernel with one known fault. Its patch begins with lines ``Key: value`` that say what a definition says,
+and what must catch it:
+
+    Removes: the protection that it takes away, one sentence
+    Kernels: the series of Debian's source it is for, such as ``6.1 6.12``; for each there is a kernel NAME-SERIES
+    Arches: x86_64 aarch64
+    Fragments: base debug-vm
+    Caught-by: BUG/PROGRAM
+    Within: 10 attempts
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from harness.arch import ARCHES, Arch, get_arch
+from harness.cache import Cache
+from harness.datafile import Record, load
+from harness.errors import Tell, UserError, nearest
+from harness.kernel.build import Recipe, fragment_files
+from harness.kernel.names import definition_files, mutant_header
+from harness.kernel.source import debian_source
+
+_SOURCE = re.compile(r"linux-source-(\d+\.\d+)")
+_MUTANT_KEYS = ("Removes", "Kernels", "Arches", "Fragments", "Caught-by", "Within")
+
+
+class _File(Record):
+    """``kernels/NAME.toml``."""
+
+    title: str
+    source: Annotated[str, Field(pattern=f"^{_SOURCE.pattern}$")]
+    """Debian's package of the source."""
+    arches: tuple[str, ...] = tuple(ARCHES)
+    fragments: Annotated[tuple[str, ...], Field(min_length=1)]
+    patches: tuple[str, ...] = ()
+    """Patches below ``kernels/``, or folders of them, in the order in which they are applied."""
+
+    @field_validator("arches")
+    @classmethod
+    def _known(cls, arches: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(get_arch(arch).name for arch in arches)
+        except UserError as error:  # pydantic adds file and key to a ValueError only
+            raise ValueError(str(error)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+    """A kernel that is built from Debian's source by the name it has in ``kernels/``."""
+
+    name: str
+    title: str
+    series: str
+    arches: tuple[str, ...]
+    fragments: tuple[str, ...]
+    patches: tuple[Path, ...]
+    caught_by: str | None = None
+    """Of a mutant: the bug and program that must show its fault."""
+    within: str | None = None
+    """Of a mutant: how soon."""
+
+    def recipe(self, arch: Arch, cache: Cache, tell: Tell) -> Recipe:
+        """What to build; fetches the source if need be. `UserError` if it is not for ``arch``."""
+        if arch.name not in self.arches:
+            raise UserError(
+                f"{self.name} does not exist for {arch.name}", mend=f"it exists for {', '.join(self.arches)}"
+            )
+        fragments = fragment_files(self.fragments, arch)
+        return Recipe(self.name, debian_source(self.series, cache, tell), fragments, self.patches)
+
+
+def define(name: str) -> Definition:
+    """The definition ``name``; `UserError` names the nearest, or what is wrong in its file."""
+    files = definition_files()
+    if name not in files:
+        raise UserError(f"no kernel {name!r} is defined", mend=nearest(name, files))
+    path, series = files[name]
+    return _toml(path) if series is None else _mutant(path, name, series)
+
+
+def _toml(path: Path) -> Definition:
+    file = load(path, _File)
+    patches: list[Path] = []
+    for name in file.patches:
+        where = path.parent / name
+        found = sorted(where.glob("*.patch")) if where.is_dir() else [where] if where.is_file() else []
+        if not found:
+            raise UserError(f"{path}: patches: no patch {where}")
+        patches += found
+    match = _SOURCE.fullmatch(file.source)
+    assert match is not None
+    return Definition(path.stem, file.title, match[1], file.arches, file.fragments, tuple(patches))
+
+
+def _mutant(path: Path, name: str, series: str) -> Definition:
+    header = mutant_header(path)
+    for key in _MUTANT_KEYS:
+        if key not in header:
+            raise UserError(f"{path}: expected a line {key}: … before the first empty one")
+    return Definition(
+        name=name,
+        title=f"mutant: {header['Removes']}",
+        series=series,
+        arches=tuple(get_arch(arch).name for arch in header["Arches"].split()),
+        fragments=tuple(header["Fragments"].split()),
+        patches=(path,),
+        caught_by=header["Caught-by"],
+        within=header["Within"],
+    )
