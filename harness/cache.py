@@ -173,6 +173,7 @@ class Cache:
         is for another time.
         """
         with contextlib.suppress(OSError):
+            (self.root / "tmp").mkdir(exist_ok=True)
             entries = [(path.stat().st_mtime, path) for path in (self.root / kind).iterdir()]
             total = 0
             for used, path in sorted(entries, reverse=True):

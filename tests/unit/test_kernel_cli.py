@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from harness.arch import ARCHES
 from harness.cli.kernels import kernels
 from harness.errors import UserError
+from harness.kernel.build import fragment_files
+from harness.kernel.definition import define
+from harness.kernel.names import definition_files
 from harness.kernel.spec import KNOWN_SPECS
 
 
@@ -40,7 +45,9 @@ def test_list_json() -> None:
     assert found["debian:6.1", "x86_64"]["version"] == "6.1.27-1"
     assert found["debian:6.1", "aarch64"]["cached"] is False
     assert ("debian:6.12-16k", "x86_64") not in found
-    assert {row["spec"] for row in rows} == set(KNOWN_SPECS)
+    assert {row["spec"] for row in rows} == {*KNOWN_SPECS, *definition_files()}
+    defined = found["debug-vm-6.12", "aarch64"]
+    assert (defined["cached"], defined["title"]) == (False, define("debug-vm-6.12").title)
 
 
 def test_list_for_people() -> None:
@@ -63,6 +70,33 @@ def test_fetch_checks_all_before_it_fetches_any() -> None:
     result = CliRunner().invoke(kernels, ["fetch", "debian:6.1", "debian:6.1O", "--arch", "x86_64"])
     assert isinstance(result.exception, UserError)
     assert result.stdout == ""
+
+
+def test_every_definition_is_whole() -> None:
+    """Its file says what it must, and its fragments and patches are there."""
+    for name in definition_files():
+        found = define(name)
+        for arch in found.arches:
+            assert fragment_files(found.fragments, ARCHES[arch])
+        assert all(patch.is_file() for patch in found.patches)
+
+
+def test_build_takes_what_is_built(tmp_path: Path) -> None:
+    result = CliRunner().invoke(kernels, ["build", "debian:6.1"])
+    assert isinstance(result.exception, UserError)
+    assert "debian:6.1 is not built from source: cowpen kernels fetch" in str(result.exception)
+    result = CliRunner().invoke(kernels, ["build", f"tree:{tmp_path}/none"])
+    assert str(result.exception) == f"no folder {tmp_path}/none"
+
+
+def test_prune(cache: Path) -> None:
+    (cache / "image").write_bytes(bytes(3_000_000))
+    kept = CliRunner().invoke(kernels, ["prune"])
+    assert kept.exit_code == 0
+    assert re.search(r"kernels +0 MB removed, +3 MB left", kept.stdout)
+    gone = CliRunner().invoke(kernels, ["prune", "--keep", "0.001"])
+    assert re.search(r"kernels +3 MB removed, +0 MB left", gone.stdout)
+    assert not cache.exists()
 
 
 def test_show_json(tmp_path: Path) -> None:
