@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.console.finding import Finding
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Function = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
 Option = Annotated[str, Field(pattern=r"^CONFIG_[A-Za-z0-9_]+$")]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
 Link = Annotated[str, Field(pattern=r"^https?://\S+$")]
@@ -82,7 +83,7 @@ class Signature(Record):
     """Only findings of this program."""
     title: str | None = None
     """Regular expression, searched for in the title and the alternative titles."""
-    frames: tuple[Name, ...] = ()
+    frames: tuple[Function, ...] = ()
     """Function names, any of which is the guilty one or in the call trace."""
     file: str | None = None
     """End of the source file's path, whole components: ``mm/memory.c``."""
