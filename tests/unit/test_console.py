@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.arch import ARCHES
+from harness.bug import load_bug
 from harness.console.detect import MAX_FINDINGS, MAX_REPORT, scan, scan_file
 from harness.console.finding import KINDS, Finding, Frame, Task
 from harness.console.format import MAX_TITLE, normalised
@@ -424,18 +425,14 @@ def test_prefixes(prefix) -> None:
 
 
 def test_first_seed_has_the_signature_of_its_bug() -> None:
-    from harness.bug import Signature
-
     (finding,) = scan(ASYNC_FORK)
     assert finding.text.startswith("Modules linked in:")  # the header is in the midst of its report
     assert finding.task == Task(comm="a.out", pid=510)
-    signature = Signature(
-        kind="BUG", frames=("copy_pte_range", "async_fork_fixup_pmd"), file="include/linux/mm.h"
-    )
-    assert signature.matches(finding)
+    bug = load_bug("anck-26936")
+    assert bug.matches(finding, "cow_writers")
     assert finding.line == 2070
     assert not any("2070" in title for title in (finding.title, *finding.alt_titles))
-    assert not signature.matches(scan(OOPS)[0])
+    assert not bug.matches(scan(OOPS)[0], "cow_writers")
 
 
 @pytest.mark.parametrize(

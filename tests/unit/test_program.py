@@ -223,12 +223,17 @@ def test_the_generated_file_stands_alone(tmp_path: Path) -> None:
 CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "forkscrew": [{}, {"alignment": 0}, {"alignment": 65536, "rounds": 100000}],
     "dma_thread": [{}, {"alignment": 0, "workers": 256, "files": 100, "file_mib": 1024}],
+    "cow_writers": [{}, {"threads": 256, "blocks": 4096, "rounds": 100000}],
     "smoke": [
         {},
         {"lines": 0, "exit": 4},
         {"spin": True, "record": True, "crash": "segv", "sleep_seconds": 0.5},
     ],
 }
+
+
+def test_every_program_has_its_corners() -> None:
+    assert CORNERS.keys() == set(list_programs())
 
 
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
