@@ -2,7 +2,7 @@
 # fresh checkout: `setup` comes first, and costs milliseconds when there is nothing to do.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-long chaos golden lint style types bench rates fuzz-parser clean
+.PHONY: help setup demo test test-fast test-long chaos golden lint style types bench rates mutants fuzz-parser clean
 .NOTPARALLEL:
 
 VENV := .venv
@@ -59,6 +59,9 @@ types: $(SETUP)
 
 bench: $(SETUP) ## Measure what cowpen costs; takes half an hour the first time, when it builds kernels
 	@$(RUN) $(BIN)/python -m bench
+
+mutants: $(SETUP) ## Measure the table of docs/mutants.md; builds some forty kernels the first time, two hours
+	@$(RUN) $(BIN)/python -m bench.mutants --write docs/mutants.md
 
 rates: $(SETUP) ## Measure the table of docs/bugs.md; takes a quarter of an hour
 	@$(RUN) $(BIN)/python -m bench.rates --write docs/bugs.md

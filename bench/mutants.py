@@ -1,0 +1,89 @@
+"""The table in docs/mutants.md: which kernels with a known fault are caught, by what, and how often.
+
+    python -m bench.mutants [NAME…] [--attempts N] [--write docs/mutants.md]
+
+Each mutant is first held to a control, which does not provoke its fault and must stay clean. One whose program is not
+in the catalogue yet stands there as not caught. Building them all takes an hour or two on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.rates import Cell, measure
+from bench.report import insert
+from harness.arch import get_arch
+from harness.bug import list_bugs
+from harness.cache import Cache
+from harness.kernel.definition import Definition, define
+from harness.kernel.kernel import resolve
+from harness.kernel.names import definition_files
+from harness.trial.statistics import percent
+
+NAME = "mutants"
+# Threads that read into their own pages with O_DIRECT while others fork: what every kernel must do right.
+CONTROL = ("rhbz-471613/dma_thread", ("alignment=0",))
+_CONTROL_ATTEMPTS = 3
+
+
+def mutants() -> list[Definition]:
+    """All of them, by name."""
+    found = [define(name) for name, (_, series) in definition_files().items() if series is not None]
+    return sorted(found, key=lambda mutant: mutant.name)
+
+
+def row(mutant: Definition, arch: str, attempts: int) -> str:
+    """A line of the table; builds the mutant."""
+    resolve(mutant.name, get_arch(arch), Cache(), tell=lambda line: print(line, file=sys.stderr))
+    program, settings = CONTROL
+    control = measure(Cell(program, mutant.name, _CONTROL_ATTEMPTS, settings), arch, 1)
+    known = {f"{bug.id}/{one.name}" for bug in list_bugs() for one in bug.programs}
+    caught = mutant.caught_by or ""
+    if caught in known:
+        shown = _shown(measure(Cell(caught, mutant.name, attempts), arch, 1))
+    else:
+        shown = ("**not caught**: no such program yet", "-", "-")
+    cells = [mutant.name, arch, control["verdict"], caught, *shown, mutant.title.removeprefix("mutant: ")]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _shown(record: dict[str, Any]) -> tuple[str, str, str]:
+    low, high = record["interval"]
+    rate = "-" if record["rate"] is None else f"{percent(record['rate'])} ({percent(low)} to {percent(high)})"
+    verdict = (
+        record["verdict"] if record["verdict"] == "reproduced" else f"**not caught**: {record['verdict']}"
+    )
+    return verdict, f"{record['counts']['reproduced']} of {record['attempts']}", rate
+
+
+def main() -> None:
+    """Measure, print the table, and with ``--write`` put it into the document."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--attempts", type=int, default=20)
+    parser.add_argument("--write", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    lines = [
+        f"Measured on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}, emulation (TCG).",
+        "",
+        "| mutant | arch | control | caught by | verdict | reproduced | rate (95 % interval) | what it removes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for mutant in mutants():
+        for arch in mutant.arches:
+            if not options.names or mutant.name in options.names:
+                lines.append(row(mutant, arch, options.attempts))
+                print(lines[-1], flush=True)
+    if options.write:
+        text = options.write.read_text(encoding="utf-8")
+        options.write.write_text(insert(text, NAME, "\n".join(lines)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
