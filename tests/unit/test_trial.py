@@ -500,6 +500,11 @@ def test_settings_that_differ_from_the_record_expect_nothing() -> None:
     assert changed.expectation(facts) is None
     # Another deadline is no other program.
     assert plain.with_seconds(5).expectation(facts) == expected
+    # What holds for a version does not for a kernel with patches.
+    patched = dataclasses.replace(facts, provenance={"patches": {"a.patch": "00"}})
+    assert plain.expectation(patched) is None
+    mutant = plain.expectation(dataclasses.replace(patched, spec="direct-io-get-6.12"))
+    assert mutant is not None and mutant.verdict == "reproduced"
 
 
 def test_settings_go_to_the_programs_that_have_them() -> None:

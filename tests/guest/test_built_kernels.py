@@ -1,0 +1,57 @@
+"""Kernels built from source boot and do what they are for: minutes with an empty cache, seconds afterwards.
+
+One with the memory management's assertions, and a mutant of it: in the same tree, so of the second only that is
+compiled which its patch touches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trouble import cowpen, program
+
+pytestmark = pytest.mark.guest
+# The first build in a fresh cache, with the source to fetch and unpack; nothing is asserted about time.
+_BUILD_SECONDS = 3000
+GOOD, MUTANT = "debug-vm-6.12", "direct-io-get-6.12"
+
+
+@pytest.fixture(scope="module", params=[GOOD, MUTANT])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a kernel that `cowpen kernels build` has built for x86_64."""
+    name = str(request.param)
+    words = ("kernels", "build", name, "--arch", "x86_64")
+    ended = cowpen(*words, folder=tmp_path_factory.mktemp("build"), seconds=_BUILD_SECONDS)
+    assert ended.code == 0, ended.err
+    assert "6.12" in ended.out
+    return name
+
+
+def test_a_program_that_provokes_nothing_passes(built: str, tmp_path: Path) -> None:
+    words = (
+        "run",
+        "--program",
+        program("ok"),
+        "--kernel",
+        built,
+        "--arch",
+        "x86_64",
+        "--attempts",
+        "2",
+        "--json",
+    )
+    ended = cowpen(*words, folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert ended.outcomes == ["clean"] * 2
+    provenance = ended.verdict["kernel"]["provenance"]
+    assert provenance["name"] == built
+    assert bool(provenance["patches"]) == (built == MUTANT)
+
+
+def test_only_the_mutant_shows_its_bug(built: str, tmp_path: Path) -> None:
+    """forkscrew shows it in nine attempts of ten and more, so that 8 misses have a chance below 1 in 10⁸."""
+    words = ("run", "rhbz-471613/forkscrew", "--kernel", built, "--arch", "x86_64", "--attempts", "8")
+    ended = cowpen(*words, "--stop-on-first", "--json", folder=tmp_path)
+    assert ended.code == (1 if built == MUTANT else 0), ended.err
+    assert set(ended.outcomes) <= {"clean", "reproduced"}
