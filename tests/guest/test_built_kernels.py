@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from trouble import cowpen, program
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.long]
 # The first build in a fresh cache, with the source to fetch and unpack; nothing is asserted about time.
 _BUILD_SECONDS = 3000
 GOOD, MUTANT = "debug-vm-6.12", "direct-io-get-6.12"
