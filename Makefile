@@ -60,7 +60,7 @@ types: $(SETUP)
 bench: $(SETUP) ## Measure what cowpen costs; takes half an hour the first time, when it builds kernels
 	@$(RUN) $(BIN)/python -m bench
 
-mutants: $(SETUP) ## Measure the table of docs/mutants.md; builds some forty kernels the first time, two hours
+mutants: $(SETUP) ## Measure the table of docs/mutants.md; builds each of them the first time
 	@$(RUN) $(BIN)/python -m bench.mutants --write docs/mutants.md
 
 rates: $(SETUP) ## Measure the table of docs/bugs.md; takes a quarter of an hour

@@ -3,7 +3,7 @@
     python -m bench.mutants [NAME…] [--attempts N] [--write docs/mutants.md]
 
 Each mutant is first held to a control, which does not provoke its fault and must stay clean. One whose program is not
-in the catalogue yet stands there as not caught. Building them all takes an hour or two on two cores.
+in the catalogue yet stands there as not caught. The first time they are built, which takes minutes each.
 """
 
 from __future__ import annotations

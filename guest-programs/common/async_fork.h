@@ -2,7 +2,7 @@
 /*
  * Switch on asynchronous fork for this process, in whichever way the kernel has it. No release of mainline has it.
  *
- *   memory.async_fork           a file of memory cgroups, v2 or v1: ANCK, OpenCloudOS, kernels/patches/async-fork
+ *   memory.async_fork           a file of memory cgroups, v2 or v1: ANCK, OpenCloudOS
  *   prctl(0x4000, 1)            ByteDance's 5.15
  *   kernel.async_fork_enabled   the same, for all processes at once
  */
