@@ -164,7 +164,7 @@ def fetch(specs: tuple[str, ...], arches: tuple[str, ...], refresh: bool) -> Non
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
 @click.option("--arch", "arches", multiple=True, metavar="ARCH", help="Default: the host's own. Repeatable.")
 @click.option(
-    "--jobs", type=click.IntRange(1, 1024), metavar="N", help="Compilers at once. [default: one a CPU]"
+    "--jobs", type=click.IntRange(1, 1024), metavar="N", help="Compilers at once. [default: CPUs and one]"
 )
 def build(specs: tuple[str, ...], arches: tuple[str, ...], jobs: int | None) -> None:
     """Build kernels from source: a name in kernels/, or tree:DIR[@REV][+FRAGMENT…].

@@ -115,13 +115,13 @@ class Built:
 
 
 def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | None = None) -> Built:
-    """The kernel of ``recipe``, built if the cache has none; with ``jobs`` compilers at once (default: one a CPU).
+    """The kernel of ``recipe``, built if the cache has none; with ``jobs`` compilers at once (default: CPUs and one).
 
     Raises `HostError` without tools or room, `BuildError` with the patch that does not apply, the options that the
     kernel does not take, or the compiler's first complaint. What only a user's own source does not take is told, and
     stands in the provenance.
     """
-    jobs = jobs or len(os.sched_getaffinity(0))
+    jobs = jobs or len(os.sched_getaffinity(0)) + 1  # the one more computes while another waits for a file
     source = recipe.source.patched(recipe.patches, cache)
     key = digest(_FORMAT, arch.name, source.tree, *recipe.fragments, tools.identity(arch.compiler()))
 
