@@ -10,7 +10,6 @@
 #define COWPEN_ASYNC_FORK_H
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,18 +19,6 @@
 #include <unistd.h>
 
 #define COWPEN_PR_ASYNC_FORK 0x4000
-
-static inline bool cowpen_put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool good = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-	int error = errno;
-
-	if (fd >= 0)
-		close(fd);
-	errno = error;
-	return good;
-}
 
 /* Enter a new group below ROOT, and have it fork so. */
 static inline bool cowpen_async_fork_group(const char *root)

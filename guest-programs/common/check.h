@@ -18,6 +18,8 @@ struct cowpen_range {
 	unsigned char poison;		/* what the range held before */
 	unsigned char other_first;	/* bytes that other pages or files are filled with; 0, 0: not known */
 	unsigned char other_last;
+	const volatile void *copied_from;	/* FOUND is a copy of this; NULL: it is the memory itself */
+	enum cowpen_guess origin;		/* where wrong bytes come from; unknown: guessed by the bytes above */
 };
 
 /* More wrong runs in one range than this say nothing new; the record channel is finite. */
@@ -38,6 +40,8 @@ static inline enum cowpen_guess cowpen_guess_origin(const struct cowpen_range *r
 {
 	const unsigned char *found = range->found + offset;
 
+	if (range->origin != COWPEN_GUESS_UNKNOWN)
+		return range->origin;
 	for (size_t i = 1; i < length; i++)
 		if (found[i] != found[0])
 			return COWPEN_GUESS_UNKNOWN;
@@ -52,7 +56,7 @@ static inline enum cowpen_guess cowpen_guess_origin(const struct cowpen_range *r
 
 static inline void cowpen_record_run(const struct cowpen_range *range, size_t offset, size_t length)
 {
-	uintptr_t address = (uintptr_t)(range->found + offset);
+	uintptr_t address = offset + (uintptr_t)(range->copied_from ? range->copied_from : range->found);
 	size_t page = cowpen_page_size();
 	struct cowpen_record record = {
 		.magic = COWPEN_RECORD_MAGIC,

@@ -4,6 +4,8 @@
 #define COWPEN_CHILD_H
 
 #include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -11,23 +13,76 @@
 
 static inline pid_t cowpen_fork(void)
 {
-	pid_t child = fork();
+	pid_t child;
 
+	fflush(stdout);		/* or the child would print it again */
+	child = fork();
 	if (child < 0)
 		cowpen_trouble("fork: %s", strerror(errno));
 	return child;
 }
 
-/* Wait for CHILD, which is meant to exit with status 0. */
-static inline void cowpen_reap(pid_t child)
+static inline int cowpen_wait(pid_t child)
 {
 	int status;
 
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			cowpen_trouble("waitpid: %s", strerror(errno));
+	return status;
+}
+
+/* Wait for CHILD, which is meant to exit with status 0. */
+static inline void cowpen_reap(pid_t child)
+{
+	int status = cowpen_wait(child);
+
 	if (status)
 		cowpen_trouble("a child ended with wait status %#x", (unsigned int)status);
+}
+
+/* The end of a child that looked at its memory: BAD says whether it found it wrong. */
+static inline _Noreturn void cowpen_tell(bool bad)
+{
+	fflush(stdout);
+	_exit(bad ? COWPEN_REPRODUCED : COWPEN_CLEAN);
+}
+
+/* Wait for CHILD, which ends with cowpen_tell(); what it said. */
+static inline bool cowpen_told(pid_t child)
+{
+	int status = cowpen_wait(child);
+
+	if (status != COWPEN_CLEAN << 8 && status != COWPEN_REPRODUCED << 8)
+		cowpen_trouble("a child ended with wait status %#x", (unsigned int)status);
+	return status;
+}
+
+/* Where a child waits until its parent has done something. */
+struct cowpen_gate {
+	int ends[2];
+};
+
+static inline void cowpen_gate_make(struct cowpen_gate *gate)
+{
+	if (pipe(gate->ends))
+		cowpen_trouble("pipe: %s", strerror(errno));
+}
+
+/* In the child: returns once the parent has opened the gate, or is gone. */
+static inline void cowpen_gate_wait(struct cowpen_gate *gate)
+{
+	char none;
+
+	close(gate->ends[1]);
+	while (read(gate->ends[0], &none, 1) < 0 && errno == EINTR)
+		;
+}
+
+static inline void cowpen_gate_open(struct cowpen_gate *gate)
+{
+	close(gate->ends[1]);
+	close(gate->ends[0]);
 }
 
 #endif

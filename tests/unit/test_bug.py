@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from harness.bug import Bug, Expectation, Signature, list_bugs, load_bug
 from harness.console.finding import Finding, Frame, corruption_finding, hang_finding
 from harness.errors import UserError
+from harness.kernel.definition import define
+from harness.kernel.names import definition_files
 
 RECORD = """
 id = "x-1"
@@ -179,6 +181,22 @@ def test_catalogue_is_sound_and_its_programs_exist() -> None:
         assert {program.name for program in bug.programs} <= known
         assert bug.links
         assert bug.expectations
+
+
+@pytest.mark.parametrize("name", [name for name, (_, series) in definition_files().items() if series])
+def test_every_mutant_is_expected_to_be_caught_and_its_sound_kernel_is_not(name: str) -> None:
+    mutant = define(name)
+    assert mutant.caught_by is not None
+    bug_id, _, program = mutant.caught_by.partition("/")
+    bug = load_bug(bug_id)
+    assert bug.program(program).name == program
+    for arch in mutant.arches:
+        caught = bug.expected(mutant.series, name, arch, program)
+        assert caught is not None
+        assert caught.verdict == "reproduced"
+    sound = bug.expected(mutant.series, f"debug-vm-{mutant.series}", "x86_64", program)
+    assert sound is not None
+    assert sound.verdict == "clean"
 
 
 def test_rhbz_471613() -> None:

@@ -82,7 +82,9 @@ def test_options_reach_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert result.exception is None
     # No trial gave a verdict, which cannot tell.
     assert result.return_value == 125
-    assert [one["subject"].program.name for one in seen] == ["forkscrew", "dma_thread"]
+    assert [one["subject"].program.name for one in seen] == [
+        *("forkscrew", "dma_thread", "pinned_fork", "fork_tlb", "fork_stale_pte")
+    ]
     assert all(one["subject"].program.seconds == 2.5 for one in seen)
     target, options = seen[0]["target"], seen[0]["options"]
     assert (target.spec, target.arch, target.jobs.wanted, target.cold) == (
@@ -102,7 +104,9 @@ def test_as_many_jobs_as_make_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "harness.trial.trial.run_trial", lambda subject, target, *unused, **more: seen.append(target)
     )
-    words = "rhbz-471613 --kernel debian:6.1 --kernel debian:6.12 --jobs auto"
+    words = (
+        "rhbz-471613/forkscrew rhbz-471613/dma_thread --kernel debian:6.1 --kernel debian:6.12 --jobs auto"
+    )
     CliRunner().invoke(run, words.split(), standalone_mode=False)
     assert len(seen) == 4
     # One object, so that what it has to say is said once.

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Huge pages: transparent ones of any size the kernel has, and those of hugetlb. */
+#ifndef COWPEN_HUGE_H
+#define COWPEN_HUGE_H
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define COWPEN_THP "/sys/kernel/mm/transparent_hugepage"
+
+/*
+ * Bytes of the huge page that one PMD maps; 0: the kernel has no transparent huge pages, or they are too large for this
+ * machine (512 MiB each where pages have 64 KiB).
+ */
+static inline size_t cowpen_pmd_size(void)
+{
+	size_t size = cowpen_number(COWPEN_THP "/hpage_pmd_size", "");
+
+	return size > (size_t)sysconf(_SC_PHYS_PAGES) / 8 * cowpen_page_size() ? 0 : size;
+}
+
+/*
+ * Linux leaves transparent huge pages off where it finds less than 512 MiB, and sizes below a PMD's (since 6.8) wherever
+ * it runs: turn them on for who asks by madvise().
+ */
+static inline void cowpen_huge_on(size_t size)
+{
+	char path[128];
+
+	if (size == cowpen_pmd_size()) {
+		(void)cowpen_put(COWPEN_THP "/enabled", "madvise");
+		return;
+	}
+	snprintf(path, sizeof(path), COWPEN_THP "/hugepages-%zukB/enabled", size >> 10);
+	(void)cowpen_put(path, "madvise");
+}
+
+/* Reserve addresses for one huge page of SIZE bytes; no memory yet. */
+static inline unsigned char *cowpen_huge_place(size_t size)
+{
+	unsigned char *raw = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (raw == MAP_FAILED)
+		cowpen_trouble("mmap of %zu bytes: %s", 2 * size, strerror(errno));
+	return raw + (size - (uintptr_t)raw % size) % size;
+}
+
+/* One page of AREA in a file of /proc that has a number for each; 0 if there is no such file. */
+static inline uint64_t cowpen_page_number(const char *path, uint64_t index)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint64_t number = 0;
+
+	if (fd >= 0 && pread(fd, &number, sizeof(number), (off_t)(index * sizeof(number))) != sizeof(number))
+		number = 0;
+	if (fd >= 0)
+		close(fd);
+	return number;
+}
+
+#define COWPEN_PFN_BITS ((UINT64_C(1) << 55) - 1)
+#define COWPEN_HEAD 15		/* bits of /proc/kpageflags: the first page of a compound one, and any other */
+#define COWPEN_TAIL 16
+
+/* Whether the pages of AREA, all of which are there, are one huge page of SIZE bytes. */
+static inline bool cowpen_is_huge(const unsigned char *area, size_t size)
+{
+	size_t page = cowpen_page_size();
+	uint64_t start = (uintptr_t)area / page;
+	uint64_t first = cowpen_page_number("/proc/self/pagemap", start) & COWPEN_PFN_BITS;
+
+	if (!first || !(cowpen_page_number("/proc/kpageflags", first) >> COWPEN_HEAD & 1))
+		return false;
+	for (size_t i = 1; i < size / page; i++)
+		if ((cowpen_page_number("/proc/self/pagemap", start + i) & COWPEN_PFN_BITS) != first + i ||
+		    !(cowpen_page_number("/proc/kpageflags", first + i) >> COWPEN_TAIL & 1))
+			return false;
+	return true;
+}
+
+/*
+ * A new huge page of SIZE bytes at AREA (from cowpen_huge_place()), all zeros; false if none is to be had. The mapping is
+ * new each time: where a page table is left, no PMD can map a huge page.
+ */
+static inline bool cowpen_huge_renew(unsigned char *area, size_t size)
+{
+	if (mmap(area, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != area)
+		cowpen_trouble("mmap of %zu bytes: %s", size, strerror(errno));
+	if (madvise(area, size, MADV_HUGEPAGE))
+		return false;
+	for (size_t at = 0; at < size; at += cowpen_page_size())
+		*(volatile unsigned char *)(area + at) = 0;
+	return cowpen_is_huge(area, size);
+}
+
+/*
+ * One page of hugetlb's default size, *SIZE; NULL if none is to be had. Another one is left free, for a fork() that
+ * must copy.
+ */
+static inline unsigned char *cowpen_hugetlb_page(size_t *size)
+{
+	size_t total = cowpen_number("/proc/meminfo", "HugePages_Total:");
+	size_t unused = cowpen_number("/proc/meminfo", "HugePages_Free:");
+	char number[24];
+	void *memory;
+
+	*size = cowpen_number("/proc/meminfo", "Hugepagesize:") << 10;
+	if (unused < 2) {
+		snprintf(number, sizeof(number), "%zu", total - unused + 2);
+		(void)cowpen_put("/proc/sys/vm/nr_hugepages", number);
+		unused = cowpen_number("/proc/meminfo", "HugePages_Free:");
+	}
+	if (!*size || unused < 2)
+		return NULL;
+	memory = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Threads, and where and when they run. */
+#ifndef COWPEN_THREAD_H
+#define COWPEN_THREAD_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static inline void cowpen_start(pthread_t *thread, void *(*function)(void *), void *argument)
+{
+	int error = pthread_create(thread, NULL, function, argument);
+
+	if (error)
+		cowpen_trouble("pthread_create: %s", strerror(error));
+}
+
+/* The calling thread, and what it forks, runs on this CPU and no other from here on. */
+static inline void cowpen_stay_on_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		cowpen_unsupported("cannot run on CPU %d, two are needed: %s", cpu, strerror(errno));
+}
+
+/* The calling thread takes its CPU from whoever has it, as soon as it wakes up. */
+static inline void cowpen_be_real_time(void)
+{
+	struct sched_param param = { .sched_priority = 10 };
+
+	if (sched_setscheduler(0, SCHED_FIFO, &param))
+		cowpen_unsupported("no real-time priority: %s", strerror(errno));
+}
+
+#define COWPEN_MICROSECOND INT64_C(1000)
+#define COWPEN_MILLISECOND INT64_C(1000000)
+
+/* Nanoseconds since some time. */
+static inline int64_t cowpen_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static inline void cowpen_sleep(int64_t nanoseconds)
+{
+	struct timespec left = { nanoseconds / 1000000000, nanoseconds % 1000000000 };
+
+	while (nanosleep(&left, &left) && errno == EINTR)
+		;
+}
+
+#endif
