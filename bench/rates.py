@@ -31,6 +31,7 @@ class Cell:
     """One row of the table per architecture: a program with settings on a kernel."""
 
     program: str
+    """As ``cowpen run`` takes it: ``BUG/PROGRAM``, or ``--program FILE``."""
     kernel: str
     attempts: int
     settings: tuple[str, ...] = ()
@@ -50,8 +51,8 @@ CELLS = (
 def measure(cell: Cell, arch: str, scale: float) -> dict[str, Any]:
     """The verdict record of one trial, with the seconds it took."""
     attempts = max(1, round(cell.attempts * scale))
-    command = [sys.executable, "-m", "harness.cli.main", "run", cell.program, "--kernel", cell.kernel]
-    command += ["--arch", arch, "--attempts", str(attempts), "--json"]
+    command = [sys.executable, "-m", "harness.cli.main", "run", *cell.program.split()]
+    command += ["--kernel", cell.kernel, "--arch", arch, "--attempts", str(attempts), "--json"]
     for setting in cell.settings:
         command += ["--set", setting]
     begin = time.monotonic()

@@ -224,6 +224,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "forkscrew": [{}, {"alignment": 0}, {"alignment": 65536, "rounds": 100000}],
     "dma_thread": [{}, {"alignment": 0, "workers": 256, "files": 100, "file_mib": 1024}],
     "cow_writers": [{}, {"threads": 256, "blocks": 4096, "rounds": 100000}],
+    "everyday": [{}],
     "exec_migrate": [{}, {"rounds": 1000000}],
     "fork_batch": [{}, {"kib": 64}, {"kib": 1048576}],
     "fork_lost_write": [{}, {"rounds": 1000000, "mib": 65536, "seed": 2**32 - 1}],
