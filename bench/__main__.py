@@ -29,7 +29,7 @@ from harness.cache import Cache
 from harness.errors import CowpenError
 from harness.kernel.apt import write_atomically
 
-NAMES = ("overhead", "attempts", "jobs", "virtme", "steps", "transfer", "memory", "parse")
+NAMES = ("overhead", "attempts", "jobs", "virtme", "steps", "transfer", "memory", "parse", "fork")
 
 
 @dataclasses.dataclass

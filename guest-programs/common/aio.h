@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Asynchronous reads by the kernel's own system calls: libaio need not be installed for the target. */
+/* Asynchronous I/O by the kernel's own system calls: libaio need not be installed for the target. */
 #ifndef COWPEN_AIO_H
 #define COWPEN_AIO_H
 
@@ -12,12 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* One read at a time. */
+/* One read or write at a time. */
 struct cowpen_aio {
 	aio_context_t context;
 	struct iocb control;
 	bool done;
-	int64_t result;		/* bytes read, or negative errno; valid once done */
+	int64_t result;		/* bytes moved, or negative errno; valid once done */
 };
 
 static inline void cowpen_aio_open(struct cowpen_aio *aio)
@@ -30,22 +30,34 @@ static inline void cowpen_aio_open(struct cowpen_aio *aio)
 	cowpen_trouble("io_setup: %s", strerror(errno));
 }
 
-static inline void cowpen_aio_read(struct cowpen_aio *aio, int fd, unsigned char *to, size_t length, off_t offset)
+static inline void cowpen_aio_submit(struct cowpen_aio *aio, bool write, int fd, const unsigned char *memory,
+				     size_t length, off_t offset)
 {
 	struct iocb *list = &aio->control;
 
 	memset(&aio->control, 0, sizeof(aio->control));
-	aio->control.aio_lio_opcode = IOCB_CMD_PREAD;
+	aio->control.aio_lio_opcode = write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD;
 	aio->control.aio_fildes = (uint32_t)fd;
-	aio->control.aio_buf = (uintptr_t)to;
+	aio->control.aio_buf = (uintptr_t)memory;
 	aio->control.aio_nbytes = length;
 	aio->control.aio_offset = offset;
 	aio->done = false;
 	if (syscall(SYS_io_submit, aio->context, 1, &list) != 1)
-		cowpen_direct_failed("read", offset, errno);
+		cowpen_direct_failed(write ? "write" : "read", offset, errno);
 }
 
-/* Collect the read if it is complete (WAIT: as soon as it is); true once it is complete. */
+static inline void cowpen_aio_read(struct cowpen_aio *aio, int fd, unsigned char *to, size_t length, off_t offset)
+{
+	cowpen_aio_submit(aio, false, fd, to, length, offset);
+}
+
+static inline void cowpen_aio_write(struct cowpen_aio *aio, int fd, const unsigned char *from, size_t length,
+				    off_t offset)
+{
+	cowpen_aio_submit(aio, true, fd, from, length, offset);
+}
+
+/* Collect the read or write if it is complete (WAIT: as soon as it is); true once it is complete. */
 static inline bool cowpen_aio_collect(struct cowpen_aio *aio, bool wait)
 {
 	struct timespec now = { 0, 0 };

@@ -48,14 +48,16 @@ static inline _Noreturn void cowpen_tell(bool bad)
 	_exit(bad ? COWPEN_REPRODUCED : COWPEN_CLEAN);
 }
 
-/* Wait for CHILD, which ends with cowpen_tell(); what it said. */
+/* Wait for CHILD, which ends with cowpen_tell() or as a program does; true if it shows the bug, and its trouble is ours. */
 static inline bool cowpen_told(pid_t child)
 {
 	int status = cowpen_wait(child);
 
-	if (status != COWPEN_CLEAN << 8 && status != COWPEN_REPRODUCED << 8)
-		cowpen_trouble("a child ended with wait status %#x", (unsigned int)status);
-	return status;
+	if (WIFSIGNALED(status))
+		cowpen_trouble("a child was killed by signal %d", WTERMSIG(status));
+	if (WEXITSTATUS(status) > COWPEN_REPRODUCED)
+		_exit(WEXITSTATUS(status)); /* it has said why */
+	return WEXITSTATUS(status) == COWPEN_REPRODUCED;
 }
 
 /* Where a child waits until its parent has done something. */

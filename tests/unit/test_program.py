@@ -223,6 +223,7 @@ def test_the_generated_file_stands_alone(tmp_path: Path) -> None:
 CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "forkscrew": [{}, {"alignment": 0}, {"alignment": 65536, "rounds": 100000}],
     "dma_thread": [{}, {"alignment": 0, "workers": 256, "files": 100, "file_mib": 1024}],
+    "async_fork_stress": [{}],
     "cow_writers": [{}, {"threads": 256, "blocks": 4096, "rounds": 100000}],
     "everyday": [{}],
     "exec_migrate": [{}, {"rounds": 1000000}],
@@ -230,8 +231,10 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "fork_lost_write": [{}, {"rounds": 1000000, "mib": 65536, "seed": 2**32 - 1}],
     "fork_stale_pte": [{}, {"pages": 65536, "rounds": 1000000, "seed": 2**32 - 1}],
     "fork_tlb": [{}, {"rounds": 100000}],
+    "fork_time": [{}],
     "gup_fast_fork": [{}, {"rounds": 1000000}],
     "mprotect_migrate": [{}, {"rounds": 1000000}],
+    "pin_async_fork": [{}],
     "pinned_fork": [{}],
     "threads_fork": [{}, {"rounds": 100000, "mib": 65536}],
     "smoke": [

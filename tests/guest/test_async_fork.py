@@ -1,0 +1,69 @@
+"""Asynchronous fork of our own: the flaw of anck-26936 is found, and the right one stands what it is held to.
+
+Each kernel is built for each architecture when a cache does not have it, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from trouble import cowpen
+
+from harness import tools
+
+pytestmark = [pytest.mark.guest, pytest.mark.long]
+_BUILD_SECONDS = 4000
+_COW_SECONDS = 3600.0
+RIGHT, FLAWED, SILENT = "async-fork-fixed", "async-fork", "async-fork-silent"
+
+
+@pytest.fixture(scope="module", params=["x86_64", "aarch64"])
+def arch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An architecture, with the three kernels built for it."""
+    name = str(request.param)
+    ended = cowpen(
+        *("kernels", "build", RIGHT, FLAWED, SILENT, "--arch", name),
+        folder=tmp_path_factory.mktemp("build"),
+        seconds=3 * _BUILD_SECONDS,
+    )
+    assert ended.code == 0, ended.err
+    return name
+
+
+def test_overlapping_copiers_meet_the_assertion(arch: str, tmp_path: Path) -> None:
+    """In nine attempts of ten and more, so that 7 misses have a chance of 1 in 10 million."""
+    words = ("run", "anck-26936/cow_writers", "--arch", arch, "--json")
+    flawed = (*words, "--kernel", FLAWED, "--attempts", "7", "--stop-on-first")
+    ended = cowpen(*flawed, folder=tmp_path, seconds=_BUILD_SECONDS)
+    assert ended.code == 1, ended.err
+    (shown,) = [attempt for attempt in ended.records("attempt") if attempt["outcome"] == "reproduced"]
+    finding = shown["findings"][shown["cause"]]
+    assert finding["title"] == "kernel BUG in copy_pte_range"
+    assert finding["file"] == "include/linux/mm.h"
+    assert "async_fork_fixup_pmd" in {frame["function"] for frame in finding["frames"]}
+    ended = cowpen(*words, "--kernel", RIGHT, "--attempts", "5", folder=tmp_path, seconds=_BUILD_SECONDS)
+    assert (ended.code, ended.outcomes) == (0, ["clean"] * 5), ended.err
+
+
+def test_a_pin_beside_them_loses_bytes(arch: str, tmp_path: Path) -> None:
+    words = ("run", "anck-26936/pin_async_fork", "--arch", arch, "--attempts", "3", "--json")
+    ended = cowpen(*words, "--kernel", SILENT, "--stop-on-first", folder=tmp_path, seconds=_BUILD_SECONDS)
+    assert ended.code == 1, ended.err
+    (shown,) = [attempt for attempt in ended.records("attempt") if attempt["outcome"] == "reproduced"]
+    assert shown["findings"][shown["cause"]]["kind"] == "corruption"
+    ended = cowpen(*words, "--kernel", RIGHT, folder=tmp_path, seconds=_BUILD_SECONDS)
+    assert (ended.code, ended.outcomes) == (0, ["clean"] * 3), ended.err
+
+
+def test_the_right_one_stands_stress(arch: str, tmp_path: Path) -> None:
+    words = ("run", "anck-26936/async_fork_stress", "--arch", arch, "--kernel", RIGHT, "--json")
+    ended = cowpen(*words, folder=tmp_path, seconds=_BUILD_SECONDS)
+    assert (ended.code, ended.outcomes) == (0, ["clean"]), ended.err
+
+
+def test_the_kernels_own_selftest_passes(arch: str) -> None:
+    command = [sys.executable, "-m", "bench.cow", "--kernel", RIGHT, "--arch", arch]
+    done = tools.run(command, seconds=_COW_SECONDS, check=None)
+    assert done.status == 0, done.stdout
