@@ -9,44 +9,36 @@
 #ifndef COWPEN_ASYNC_FORK_H
 #define COWPEN_ASYNC_FORK_H
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/*% include "common/group.h" %*/
 
 #define COWPEN_PR_ASYNC_FORK 0x4000
 
 /* Enter a new group below ROOT, and have it fork so. */
 static inline bool cowpen_async_fork_group(const char *root)
 {
-	char path[128], pid[24];
-
-	snprintf(path, sizeof(path), "%s/cowpen", root);
-	if (mkdir(path, 0755) && errno != EEXIST)
+	if (!cowpen_group_make(root))
 		return false;
-	snprintf(path, sizeof(path), "%s/cowpen/memory.async_fork", root);
-	if (cowpen_put(path, "1")) {
-		snprintf(path, sizeof(path), "%s/cowpen/cgroup.procs", root);
-		snprintf(pid, sizeof(pid), "%d", getpid());
-		if (cowpen_put(path, pid))
-			return true;
-	}
-	snprintf(path, sizeof(path), "%s/cowpen", root);
-	rmdir(path);
+	if (cowpen_group_put(root, "memory.async_fork", "1") && cowpen_group_enter(root))
+		return true;
+	cowpen_group_leave(root);
 	return false;
 }
 
 static inline bool cowpen_async_fork_v2(void)
 {
-	/* Fails if it is on already, and if there is no such controller: then there is no file either. */
-	(void)cowpen_put("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
-	if (cowpen_async_fork_group("/sys/fs/cgroup"))
+	bool switched = cowpen_group_memory_on();
+
+	if (cowpen_async_fork_group(COWPEN_CGROUP2))
 		return true;
-	(void)cowpen_put("/sys/fs/cgroup/cgroup.subtree_control", "-memory");
+	if (switched)
+		(void)cowpen_put(COWPEN_CGROUP2 "/cgroup.subtree_control", "-memory");
 	return false;
 }
 
@@ -57,7 +49,13 @@ static inline bool cowpen_async_fork_v1(void)
 	if (cowpen_async_fork_group("/sys/fs/cgroup/memory"))
 		return true;
 	mkdir(place, 0755);
-	return !mount("cgroup", place, "cgroup", 0, "memory") && cowpen_async_fork_group(place);
+	if (!mount("cgroup", place, "cgroup", 0, "memory")) {
+		if (cowpen_async_fork_group(place))
+			return true;
+		umount(place);
+	}
+	rmdir(place);
+	return false;
 }
 
 static inline bool cowpen_async_fork_prctl(void)

@@ -47,7 +47,7 @@ static inline bool cowpen_gup_test_holds(int fd)
 	return !ioctl(fd, COWPEN_PIN_STOP);
 }
 
-/* Pin for writing, by the fast path, and give back at once. */
+/* Pin for writing, by the fast path, and give back at once; false if not all of it was pinned. */
 static inline bool cowpen_pin_once(int fd, const unsigned char *from, size_t length)
 {
 	struct cowpen_pin_benchmark pin = {
@@ -57,7 +57,7 @@ static inline bool cowpen_pin_once(int fd, const unsigned char *from, size_t len
 		.gup_flags = COWPEN_FOLL_WRITE,
 	};
 
-	return !ioctl(fd, COWPEN_PIN_ONCE, &pin);
+	return !ioctl(fd, COWPEN_PIN_ONCE, &pin) && pin.size == length;
 }
 
 /* Pin for writing, by the fast path; one buffer at a time. */

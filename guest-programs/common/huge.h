@@ -3,24 +3,27 @@
 #ifndef COWPEN_HUGE_H
 #define COWPEN_HUGE_H
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define COWPEN_THP "/sys/kernel/mm/transparent_hugepage"
 
-/*
- * Bytes of the huge page that one PMD maps; 0: the kernel has no transparent huge pages, or they are too large for this
- * machine (512 MiB each where pages have 64 KiB).
- */
+/* SIZE, or 0 if pages of that many bytes are too large for this machine: 512 MiB each where pages have 64 KiB. */
+static inline size_t cowpen_if_it_fits(size_t size)
+{
+	return size > (size_t)sysconf(_SC_PHYS_PAGES) / 8 * cowpen_page_size() ? 0 : size;
+}
+
+/* Bytes of the huge page that one PMD maps; 0: the kernel has no transparent huge pages, or they are too large. */
 static inline size_t cowpen_pmd_size(void)
 {
-	size_t size = cowpen_number(COWPEN_THP "/hpage_pmd_size", "");
-
-	return size > (size_t)sysconf(_SC_PHYS_PAGES) / 8 * cowpen_page_size() ? 0 : size;
+	return cowpen_if_it_fits(cowpen_number(COWPEN_THP "/hpage_pmd_size", ""));
 }
 
 /*
@@ -73,6 +76,8 @@ static inline bool cowpen_is_huge(const unsigned char *area, size_t size)
 	uint64_t start = (uintptr_t)area / page;
 	uint64_t first = cowpen_page_number("/proc/self/pagemap", start) & COWPEN_PFN_BITS;
 
+	if (access("/proc/kpageflags", R_OK))
+		cowpen_unsupported("no /proc/kpageflags (CONFIG_PROC_PAGE_MONITOR): %s", strerror(errno));
 	if (!first || !(cowpen_page_number("/proc/kpageflags", first) >> COWPEN_HEAD & 1))
 		return false;
 	for (size_t i = 1; i < size / page; i++)
@@ -98,8 +103,8 @@ static inline bool cowpen_huge_renew(unsigned char *area, size_t size)
 }
 
 /*
- * One page of hugetlb's default size, *SIZE; NULL if none is to be had. Another one is left free, for a fork() that
- * must copy.
+ * One page of hugetlb's default size, *SIZE (0: the kernel has no hugetlb, or its pages are too large); NULL if none
+ * is to be had. Another one is left free, for a fork() that must copy.
  */
 static inline unsigned char *cowpen_hugetlb_page(size_t *size)
 {
@@ -108,8 +113,8 @@ static inline unsigned char *cowpen_hugetlb_page(size_t *size)
 	char number[24];
 	void *memory;
 
-	*size = cowpen_number("/proc/meminfo", "Hugepagesize:") << 10;
-	if (unused < 2) {
+	*size = cowpen_if_it_fits(cowpen_number("/proc/meminfo", "Hugepagesize:") << 10);
+	if (*size && unused < 2) {
 		snprintf(number, sizeof(number), "%zu", total - unused + 2);
 		(void)cowpen_put("/proc/sys/vm/nr_hugepages", number);
 		unused = cowpen_number("/proc/meminfo", "HugePages_Free:");

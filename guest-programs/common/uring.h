@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/io_uring.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -55,7 +56,7 @@ static inline void cowpen_uring_pin(const struct cowpen_uring *ring, unsigned ch
 }
 
 /* False if no buffer is registered (any more). */
-static inline int cowpen_uring_unpin(const struct cowpen_uring *ring)
+static inline bool cowpen_uring_unpin(const struct cowpen_uring *ring)
 {
 	return !syscall(SYS_io_uring_register, ring->fd, IORING_UNREGISTER_BUFFERS, NULL, 0);
 }

@@ -184,16 +184,17 @@ def test_catalogue_is_sound_and_its_programs_exist() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, (_, series) in definition_files().items() if series])
-def test_every_mutant_is_expected_to_be_caught_and_its_sound_kernel_is_not(name: str) -> None:
+def test_a_mutant_is_expected_to_be_caught_if_it_was_and_its_sound_kernel_is_not(name: str) -> None:
     mutant = define(name)
     assert mutant.caught_by is not None
+    assert mutant.within is not None
     bug_id, _, program = mutant.caught_by.partition("/")
     bug = load_bug(bug_id)
     assert bug.program(program).name == program
     for arch in mutant.arches:
-        caught = bug.expected(mutant.series, name, arch, program)
-        assert caught is not None
-        assert caught.verdict == "reproduced"
+        # Without a version: what is said of releases is not said of kernels with patches (`harness.trial.subject`).
+        caught = bug.expected("", name, arch, program)
+        assert (caught and caught.verdict) == ("reproduced" if mutant.within[0].isdigit() else None)
     sound = bug.expected(mutant.series, f"debug-vm-{mutant.series}", "x86_64", program)
     assert sound is not None
     assert sound.verdict == "clean"
