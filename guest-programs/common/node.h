@@ -13,8 +13,8 @@
 #define COWPEN_MPOL_MF_MOVE 2
 
 /*
- * Move pages of a process (0: this one), one at each address of PAGES, to NODES. Returns how many are there then; 0 also
- * if the process is gone, or has no memory any more. STATUS is scratch: the kernel fills it in batches, and of a
+ * Move pages of a process (0: this one), one at each address of PAGES, to NODES. Returns how many are there then; 0
+ * also if the process is gone, or has no memory any more. STATUS is scratch: the kernel fills it in batches, and of a
  * batch in which one page could not be moved, and of all that come after it, it says nothing but how many are left.
  */
 static inline size_t cowpen_move_pages(pid_t pid, size_t count, void **pages, const int *nodes, int *status)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a page is filled with, so that it is told from its neighbours, from zeros, and from what programs write later. */
+/* What a page is filled with: not what its neighbours are, nor zeros, nor what a program writes later. */
 #ifndef COWPEN_PATTERN_H
 #define COWPEN_PATTERN_H
 

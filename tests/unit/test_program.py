@@ -235,7 +235,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "gup_fast_fork": [{}, {"rounds": 1000000}],
     "mprotect_migrate": [{}, {"rounds": 1000000}],
     "pin_async_fork": [{}],
-    "pinned_fork": [{}],
+    "pinned_fork": [{}, {"kinds": "hugetlb"}],
     "threads_fork": [{}, {"rounds": 100000, "mib": 65536}],
     "smoke": [
         {},
