@@ -22,7 +22,7 @@ _GOAL = 10
 _MIB = 1024
 # The memory once more for a child that looks at it and a parent that writes to it, and the kernel's own.
 _SHAPE = MachineShape(memory_mib=3 * _MIB)
-_ROUNDS = 7
+_ROUNDS = 3
 _LINE = re.compile(rb"^fork: off ([\d.]+) on ([\d.]+)$", re.MULTILINE)
 
 
