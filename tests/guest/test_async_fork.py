@@ -16,17 +16,17 @@ from harness import tools
 pytestmark = [pytest.mark.guest, pytest.mark.long]
 _BUILD_SECONDS = 4000
 _COW_SECONDS = 3600.0
-RIGHT, FLAWED, SILENT = "async-fork-fixed", "async-fork", "async-fork-silent"
+RIGHT, FLAWED = "async-fork-fixed", "async-fork"
 
 
 @pytest.fixture(scope="module", params=["x86_64", "aarch64"])
 def arch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An architecture, with the three kernels built for it."""
+    """An architecture, with both kernels built for it."""
     name = str(request.param)
     ended = cowpen(
-        *("kernels", "build", RIGHT, FLAWED, SILENT, "--arch", name),
+        *("kernels", "build", RIGHT, FLAWED, "--arch", name),
         folder=tmp_path_factory.mktemp("build"),
-        seconds=3 * _BUILD_SECONDS,
+        seconds=2 * _BUILD_SECONDS,
     )
     assert ended.code == 0, ended.err
     return name
@@ -47,12 +47,8 @@ def test_overlapping_copiers_meet_the_assertion(arch: str, tmp_path: Path) -> No
     assert (ended.code, ended.outcomes) == (0, ["clean"] * 5), ended.err
 
 
-def test_a_pin_beside_them_loses_bytes(arch: str, tmp_path: Path) -> None:
+def test_a_pin_beside_them_loses_nothing(arch: str, tmp_path: Path) -> None:
     words = ("run", "anck-26936/pin_async_fork", "--arch", arch, "--attempts", "3", "--json")
-    ended = cowpen(*words, "--kernel", SILENT, "--stop-on-first", folder=tmp_path, seconds=_BUILD_SECONDS)
-    assert ended.code == 1, ended.err
-    (shown,) = [attempt for attempt in ended.records("attempt") if attempt["outcome"] == "reproduced"]
-    assert shown["findings"][shown["cause"]]["kind"] == "corruption"
     ended = cowpen(*words, "--kernel", RIGHT, folder=tmp_path, seconds=_BUILD_SECONDS)
     assert (ended.code, ended.outcomes) == (0, ["clean"] * 3), ended.err
 
