@@ -19,7 +19,7 @@ pytestmark = pytest.mark.guest
 USAGE = {
     "no bug": (["run"], ["nothing to run", "cowpen bugs", "--program"]),
     "unknown bug": (["run", "rhbz-47161"], ["'rhbz-47161'", "did you mean rhbz-471613?"]),
-    "unknown program": (["run", "rhbz-471613/forkscrw"], ["'forkscrw'", "did you mean forkscrew?"]),
+    "unknown program": (["run", "rhbz-471613/forkscrw"], ["'forkscrw'", "did you mean forkscrew"]),
     "out of range": (
         ["run", "rhbz-471613/forkscrew", "--set", "alignment=99999999"],
         ["forkscrew", "alignment", "0…65536", "99999999"],
