@@ -48,10 +48,10 @@ def test_snapshots_that_fail_do_not_end_a_trial(
 
 
 def test_one_bad_snapshot_is_renewed_once(tmp_path: Path, own: Subject, renewals: list[FakeStage]) -> None:
-    """Though two attempts began from it at once."""
+    """Though two attempts began from it at once; the second may end after one that began from the new one."""
     parts = [STALE, STALE, *[CLEAN] * 4]
     listener = play(tmp_path, own, parts, attempts=4, jobs=2, meeting=threading.Barrier(2))
-    assert listener.outcomes == ["infra", "infra", *["clean"] * 4]
+    assert sorted(listener.outcomes) == [*["clean"] * 4, "infra", "infra"]
     assert len(renewals) == 1
 
 
