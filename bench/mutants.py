@@ -1,9 +1,10 @@
 """The table in docs/mutants.md: which kernels with a known fault are caught, by what, and how often.
 
-    python -m bench.mutants [NAME…] [--attempts N] [--write docs/mutants.md]
+    python -m bench.mutants [NAME…] [--arch ARCH…] [--attempts N] [--write docs/mutants.md]
 
 Each mutant is first held to a control, which does not provoke its fault and must stay clean. One whose program is not
-in the catalogue yet stands there as not caught. The first time they are built, which takes a minute or two each.
+in the catalogue yet stands there as not caught. The first time they are built, which takes a minute or two each; all of
+them take hours, so what is measured is written line by line, and lines that are not measured anew are kept.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.rates import Cell, measure
-from bench.report import insert
-from harness.arch import get_arch
+from bench.report import between, insert
+from harness.arch import ARCHES, get_arch
 from harness.bug import list_bugs
 from harness.cache import Cache
 from harness.folders import data_folder
@@ -31,6 +32,10 @@ NAME = "mutants"
 # What every kernel must do right: as a program without a bug record, for that brings the disk it needs.
 CONTROL = f"--program {data_folder('guest-programs') / 'everyday' / 'everyday.c.j2'}"
 _CONTROL_ATTEMPTS = 3
+HEADING = (
+    "| mutant | arch | control | caught by | verdict | reproduced | rate (95 %) | what it removes | measured |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
 
 
 def mutants() -> list[Definition]:
@@ -50,6 +55,7 @@ def row(mutant: Definition, arch: str, attempts: int) -> str:
     else:
         shown = ("**not caught**: no such program yet", "-", "-")
     cells = [mutant.name, arch, control["verdict"], caught, *shown, mutant.title.removeprefix("mutant: ")]
+    cells.append(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}")
     return "| " + " | ".join(cells) + " |"
 
 
@@ -62,27 +68,33 @@ def _shown(record: dict[str, Any]) -> tuple[str, str, str]:
     return verdict, f"{record['counts']['reproduced']} of {record['attempts']}", rate
 
 
+def merge(table: str, lines: list[str]) -> str:
+    """The table with these lines, in place of earlier ones of the same mutant and architecture; sorted by both."""
+    rows = {tuple(line.split(" | ")[:2]): line for line in table.splitlines() if line.startswith("| ")}
+    rows.pop(("| mutant", "arch"), None)
+    rows |= {tuple(line.split(" | ")[:2]): line for line in lines}
+    return "\n".join([*HEADING, *(rows[key] for key in sorted(rows))])
+
+
 def main() -> None:
-    """Measure, print the table, and with ``--write`` put it into the document."""
+    """Measure, print the lines, and with ``--write`` put each into the document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--arch", action="append", choices=ARCHES, help="default: all")
     parser.add_argument("--attempts", type=int, default=20)
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
-    lines = [
-        f"Measured on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}, emulation (TCG).",
-        "",
-        "| mutant | arch | control | caught by | verdict | reproduced | rate (95 % interval) | what it removes |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    print("\n".join(HEADING), flush=True)
     for mutant in mutants():
         for arch in mutant.arches:
-            if not options.names or mutant.name in options.names:
-                lines.append(row(mutant, arch, options.attempts))
-                print(lines[-1], flush=True)
-    if options.write:
-        text = options.write.read_text(encoding="utf-8")
-        options.write.write_text(insert(text, NAME, "\n".join(lines)), encoding="utf-8")
+            if (options.names and mutant.name not in options.names) or arch not in (options.arch or ARCHES):
+                continue
+            line = row(mutant, arch, options.attempts)
+            print(line, flush=True)
+            if options.write:
+                text = options.write.read_text(encoding="utf-8")
+                text = insert(text, NAME, merge(between(text, NAME), [line]))
+                options.write.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -96,14 +96,27 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def insert(document: str, name: str, text: str) -> str:
-    """The document with ``text`` between the comments ``bench:NAME`` and ``end of NAME``.
+def between(document: str, name: str) -> str:
+    """What stands between the comments ``bench:NAME`` and ``end of NAME``: what `insert` replaces.
 
     Raises `ValueError` if they are not there, each once and in this order.
     """
+    return _place(document, name)[2]
+
+
+def insert(document: str, name: str, text: str) -> str:
+    """The document with ``text`` between the comments ``bench:NAME`` and ``end of NAME``.
+
+    Raises `ValueError` as `between` does.
+    """
+    found = _place(document, name)
+    head, tail = document[: found.start(2)], document[found.end(2) :]
+    return f"{head}\n{text.strip()}\n\n{tail}"
+
+
+def _place(document: str, name: str) -> re.Match[str]:
     begin, end = f"<!-- bench:{name} -->", f"<!-- end of {name} -->"
-    pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
-    changed, count = pattern.subn(lambda found: f"{found[1]}\n{text.strip()}\n\n{found[2]}", document)
-    if count != 1:
-        raise ValueError(f"{count} places between {begin} and {end}, where one was expected")
-    return changed
+    found = list(re.finditer(f"({re.escape(begin)}\n)(.*?)({re.escape(end)})", document, re.DOTALL))
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} places between {begin} and {end}, where one was expected")
+    return found[0]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench import report
+from bench import mutants, report
 from bench.report import Benchmark, Column, Options, Spread
 from bench.runs import in_turn, timed
 from harness.errors import HostError
@@ -159,6 +159,26 @@ def test_a_document_without_a_place_is_refused_before_anything_is_measured(
 def test_a_document_without_its_place(text: str) -> None:
     with pytest.raises(ValueError, match="0 places"):
         report.insert(text, "a", "table")
+
+
+def test_what_is_inserted_stands_between() -> None:
+    text = report.insert("# Words\n<!-- bench:a -->\nold\n<!-- end of a -->\nmore\n", "a", "table")
+    assert text == "# Words\n<!-- bench:a -->\n\ntable\n\n<!-- end of a -->\nmore\n"
+    assert report.between(text, "a").strip() == "table"
+
+
+def test_lines_of_mutants_that_were_not_measured_again_are_kept() -> None:
+    def line(name: str, arch: str, verdict: str) -> str:
+        return f"| {name} | {arch} | clean | bug/program | {verdict} |"
+
+    first = mutants.merge("", [line("b", "x86_64", "clean"), line("b", "aarch64", "clean")])
+    second = mutants.merge(first, [line("b", "x86_64", "reproduced"), line("a", "x86_64", "hang")])
+    assert second.splitlines() == [
+        *mutants.HEADING,
+        line("a", "x86_64", "hang"),
+        line("b", "aarch64", "clean"),
+        line("b", "x86_64", "reproduced"),
+    ]
 
 
 def test_performance_md_has_a_place_for_every_table() -> None:
