@@ -1,6 +1,6 @@
 """Run the kernel's own selftest `cow` with asynchronous fork switched on.
 
-    python -m bench.cow [--kernel async-fork-fixed] [--arch ARCH]…
+    python -m bench.cow [--kernel async-fork-lockdep] [--arch ARCH]…
 
 It is compiled from Debian's linux-source-6.12 (tools/testing/selftests/mm) and pins, forks and writes in hundreds of
 combinations. Exit code 1 if a test of it failed, 125 if it did not run.
@@ -106,7 +106,7 @@ def run(kernel: str, arch: Arch) -> int:
 def main() -> None:
     """Run it on each architecture; the worst exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kernel", default="async-fork-fixed")
+    parser.add_argument("--kernel", default="async-fork-lockdep")
     parser.add_argument("--arch", action="append", choices=list(ARCHES), help="default: all")
     options = parser.parse_args()
     try:
