@@ -249,6 +249,7 @@ def test_every_program_has_its_corners() -> None:
     assert CORNERS.keys() == set(list_programs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
 @pytest.mark.parametrize(("name", "values"), [(name, v) for name, sets in CORNERS.items() for v in sets])
 def test_programs_compile_without_warnings(
