@@ -63,7 +63,7 @@ bench: $(SETUP) ## Measure what cowpen costs; takes half an hour the first time,
 mutants: $(SETUP) ## Measure the table of docs/mutants.md; builds each of them the first time
 	@$(RUN) $(BIN)/python -m bench.mutants --write docs/mutants.md
 
-rates: $(SETUP) ## Measure the table of docs/bugs.md; takes a quarter of an hour
+rates: $(SETUP) ## Measure the table of docs/bugs.md; takes an hour, and builds kernels the first time
 	@$(RUN) $(BIN)/python -m bench.rates --write docs/bugs.md
 
 FUZZ_SECONDS ?= 600

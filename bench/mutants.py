@@ -10,15 +10,12 @@ them take hours, so what is measured is written line by line, and lines that are
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from bench.rates import Cell, measure
-from bench.report import between, insert
+from bench.report import Measured
 from harness.arch import ARCHES, get_arch
 from harness.bug import list_bugs
 from harness.cache import Cache
@@ -28,13 +25,23 @@ from harness.kernel.kernel import resolve
 from harness.kernel.names import definition_files
 from harness.trial.statistics import percent
 
-NAME = "mutants"
 # What every kernel must do right: as a program without a bug record, for that brings the disk it needs.
 CONTROL = f"--program {data_folder('guest-programs') / 'everyday' / 'everyday.c.j2'}"
 _CONTROL_ATTEMPTS = 3
-HEADING = (
-    "| mutant | arch | control | caught by | verdict | reproduced | rate (95 %) | what it removes | measured |",
-    "|---|---|---|---|---|---|---|---|---|",
+TABLE = Measured(
+    "mutants",
+    (
+        "mutant",
+        "arch",
+        "control",
+        "caught by",
+        "verdict",
+        "reproduced",
+        "rate (95 %)",
+        "what it removes",
+        "measured",
+    ),
+    keys=2,
 )
 
 
@@ -55,8 +62,7 @@ def row(mutant: Definition, arch: str, attempts: int) -> str:
     else:
         shown = ("**not caught**: no such program yet", "-", "-")
     cells = [mutant.name, arch, control["verdict"], caught, *shown, mutant.title.removeprefix("mutant: ")]
-    cells.append(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}")
-    return "| " + " | ".join(cells) + " |"
+    return TABLE.line(cells)
 
 
 def _shown(record: dict[str, Any]) -> tuple[str, str, str]:
@@ -68,14 +74,6 @@ def _shown(record: dict[str, Any]) -> tuple[str, str, str]:
     return verdict, f"{record['counts']['reproduced']} of {record['attempts']}", rate
 
 
-def merge(table: str, lines: list[str]) -> str:
-    """The table with these lines, in place of earlier ones of the same mutant and architecture; sorted by both."""
-    rows = {tuple(line.split(" | ")[:2]): line for line in table.splitlines() if line.startswith("| ")}
-    rows.pop(("| mutant", "arch"), None)
-    rows |= {tuple(line.split(" | ")[:2]): line for line in lines}
-    return "\n".join([*HEADING, *(rows[key] for key in sorted(rows))])
-
-
 def main() -> None:
     """Measure, print the lines, and with ``--write`` put each into the document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -84,7 +82,7 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=20)
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
-    print("\n".join(HEADING), flush=True)
+    print("\n".join(TABLE.head), flush=True)
     for mutant in mutants():
         for arch in mutant.arches:
             if (options.names and mutant.name not in options.names) or arch not in (options.arch or ARCHES):
@@ -92,9 +90,7 @@ def main() -> None:
             line = row(mutant, arch, options.attempts)
             print(line, flush=True)
             if options.write:
-                text = options.write.read_text(encoding="utf-8")
-                text = insert(text, NAME, merge(between(text, NAME), [line]))
-                options.write.write_text(text, encoding="utf-8")
+                TABLE.write(options.write, line)
 
 
 if __name__ == "__main__":

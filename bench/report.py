@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 import re
 import statistics
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.arch import Arch
@@ -96,18 +100,48 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def between(document: str, name: str) -> str:
-    """What stands between the comments ``bench:NAME`` and ``end of NAME``: what `insert` replaces.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A table in a document that is measured line by line: lines that are not measured anew are kept."""
 
-    Raises `ValueError` if they are not there, each once and in this order.
-    """
-    return _place(document, name)[2]
+    name: str
+    """The table stands between the comments ``bench:NAME`` and ``end of NAME``."""
+    columns: tuple[str, ...]
+    keys: int
+    """So many columns, the first, say what a line is about. The table is sorted by them."""
+
+    @property
+    def head(self) -> list[str]:
+        """The first two lines."""
+        return [_line(self.columns), "|" + "---|" * len(self.columns)]
+
+    def line(self, cells: Sequence[str]) -> str:
+        """A line of it; ``cells`` are of all columns but the last, which tells when and where it was measured."""
+        where = f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}"
+        return _line([*cells, where])
+
+    def merged(self, table: str, line: str) -> str:
+        """The table with this line, in place of an earlier one about the same."""
+        rows = {self._key(old): old for old in table.splitlines() if old.startswith("| ")}
+        rows.pop(self._key(self.head[0]), None)
+        rows[self._key(line)] = line
+        return "\n".join([*self.head, *(rows[key] for key in sorted(rows))])
+
+    def write(self, path: Path, line: str) -> None:
+        """Put the line into the document. `ValueError` if that has no place for the table."""
+        text = path.read_text(encoding="utf-8")
+        path.write_text(
+            insert(text, self.name, self.merged(_place(text, self.name)[2], line)), encoding="utf-8"
+        )
+
+    def _key(self, line: str) -> tuple[str, ...]:
+        return tuple(line.removeprefix("| ").split(" | ")[: self.keys])
 
 
 def insert(document: str, name: str, text: str) -> str:
     """The document with ``text`` between the comments ``bench:NAME`` and ``end of NAME``.
 
-    Raises `ValueError` as `between` does.
+    Raises `ValueError` if they are not there, each once and in this order.
     """
     found = _place(document, name)
     head, tail = document[: found.start(2)], document[found.end(2) :]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench import mutants, report
-from bench.report import Benchmark, Column, Options, Spread
+from bench import mutants, rates, report
+from bench.report import Benchmark, Column, Measured, Options, Spread
 from bench.runs import in_turn, timed
 from harness.errors import HostError
 
@@ -164,21 +164,37 @@ def test_a_document_without_its_place(text: str) -> None:
 def test_what_is_inserted_stands_between() -> None:
     text = report.insert("# Words\n<!-- bench:a -->\nold\n<!-- end of a -->\nmore\n", "a", "table")
     assert text == "# Words\n<!-- bench:a -->\n\ntable\n\n<!-- end of a -->\nmore\n"
-    assert report.between(text, "a").strip() == "table"
 
 
-def test_lines_of_mutants_that_were_not_measured_again_are_kept() -> None:
-    def line(name: str, arch: str, verdict: str) -> str:
-        return f"| {name} | {arch} | clean | bug/program | {verdict} |"
-
-    first = mutants.merge("", [line("b", "x86_64", "clean"), line("b", "aarch64", "clean")])
-    second = mutants.merge(first, [line("b", "x86_64", "reproduced"), line("a", "x86_64", "hang")])
-    assert second.splitlines() == [
-        *mutants.HEADING,
-        line("a", "x86_64", "hang"),
-        line("b", "aarch64", "clean"),
-        line("b", "x86_64", "reproduced"),
+def test_lines_that_were_not_measured_again_are_kept(tmp_path: Path) -> None:
+    table = Measured("t", ("what", "arch", "verdict", "measured"), keys=2)
+    document = tmp_path / "t.md"
+    document.write_text("# T\n<!-- bench:t -->\n<!-- end of t -->\nmore\n", encoding="utf-8")
+    for cells in (
+        ["b", "x86_64", "clean"],
+        ["b", "aarch64", "clean"],
+        ["b", "x86_64", "hang"],
+        ["a", "x86_64", "-"],
+    ):
+        table.write(document, table.line(cells))
+    lines = document.read_text(encoding="utf-8").splitlines()
+    assert lines[:2] + lines[-2:] == ["# T", "<!-- bench:t -->", "<!-- end of t -->", "more"]
+    assert [line for line in lines if line.startswith("|")] == [
+        "| what | arch | verdict | measured |",
+        "|---|---|---|---|",
+        table.line(["a", "x86_64", "-"]),
+        table.line(["b", "aarch64", "clean"]),
+        table.line(["b", "x86_64", "hang"]),
     ]
+
+
+@pytest.mark.parametrize(("table", "name"), [(mutants.TABLE, "mutants.md"), (rates.TABLE, "bugs.md")])
+def test_documents_have_a_place_for_their_table(table: Measured, name: str, tmp_path: Path) -> None:
+    copy = tmp_path / name
+    copy.write_text((ROOT / "docs" / name).read_text(encoding="utf-8"), encoding="utf-8")
+    table.write(copy, table.line(["new"] * (len(table.columns) - 1)))
+    kept = (ROOT / "docs" / name).read_text(encoding="utf-8").splitlines()
+    assert set(kept) <= set(copy.read_text(encoding="utf-8").splitlines())
 
 
 def test_performance_md_has_a_place_for_every_table() -> None:
