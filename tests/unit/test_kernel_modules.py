@@ -170,6 +170,7 @@ def test_not_a_module(tmp_path: Path) -> None:
         module_order(kernel, ["a"])
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(module("a")) - 1), st.integers(0, 255)), max_size=6))
 def test_damaged_modules_are_told(tmp_path: Path, changes: list[tuple[int, int]]) -> None:

@@ -159,6 +159,7 @@ def test_string_literals_are_plain_ascii_and_end_where_they_should(text: str) ->
     assert "??" not in body
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.text(st.characters(blacklist_characters="\0\r", codec="utf-8"), max_size=40))
 def test_a_string_parameter_reaches_the_program_byte_for_byte(

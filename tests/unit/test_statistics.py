@@ -87,6 +87,7 @@ def test_percent_never_claims_certainty(rate) -> None:
     assert float(percent_up(rate).removesuffix(" %")) >= 100 * rate - 1e-6
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first example pays for importing scipy.stats
 @given(st.integers(0, 500), st.integers(1, 500), st.sampled_from([0.8, 0.95, 0.99]))
 def test_interval_is_scipys(hits: int, trials: int, confidence: float) -> None:
