@@ -26,20 +26,25 @@ static inline size_t cowpen_pmd_size(void)
 	return cowpen_if_it_fits(cowpen_number(COWPEN_THP "/hpage_pmd_size", ""));
 }
 
+/* Who gets transparent huge pages of SIZE bytes (since 6.8); false if the kernel has none of them. */
+static inline bool cowpen_huge_put(size_t size, const char *who)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), COWPEN_THP "/hugepages-%zukB/enabled", size >> 10);
+	return cowpen_put(path, who);
+}
+
 /*
  * Linux leaves transparent huge pages off where it finds less than 512 MiB, and sizes below a PMD's (since 6.8) wherever
  * it runs: turn them on for who asks by madvise().
  */
 static inline void cowpen_huge_on(size_t size)
 {
-	char path[128];
-
-	if (size == cowpen_pmd_size()) {
+	if (size == cowpen_pmd_size())
 		(void)cowpen_put(COWPEN_THP "/enabled", "madvise");
-		return;
-	}
-	snprintf(path, sizeof(path), COWPEN_THP "/hugepages-%zukB/enabled", size >> 10);
-	(void)cowpen_put(path, "madvise");
+	else
+		(void)cowpen_huge_put(size, "madvise");
 }
 
 /* Reserve addresses for one huge page of SIZE bytes; no memory yet. */

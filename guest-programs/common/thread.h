@@ -30,12 +30,12 @@ static inline void cowpen_stay_on_cpu(int cpu)
 		cowpen_unsupported("cannot run on CPU %d, two are needed: %s", cpu, strerror(errno));
 }
 
-/* The calling thread takes its CPU from whoever has it, as soon as it wakes up. */
+/* The calling thread takes its CPU from whoever has it, as soon as it wakes up; what it forks is ordinary. */
 static inline void cowpen_be_real_time(void)
 {
 	struct sched_param param = { .sched_priority = 10 };
 
-	if (sched_setscheduler(0, SCHED_FIFO, &param))
+	if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param))
 		cowpen_unsupported("no real-time priority: %s", strerror(errno));
 }
 
