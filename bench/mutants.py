@@ -87,10 +87,7 @@ def main() -> None:
         for arch in mutant.arches:
             if (options.names and mutant.name not in options.names) or arch not in (options.arch or ARCHES):
                 continue
-            line = row(mutant, arch, options.attempts)
-            print(line, flush=True)
-            if options.write:
-                TABLE.write(options.write, line)
+            TABLE.tell(row(mutant, arch, options.attempts), options.write)
 
 
 if __name__ == "__main__":

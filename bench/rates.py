@@ -130,9 +130,7 @@ def main() -> None:
                 continue
             record = measure(cell, arch, options.attempts_scale)
             unexpected |= record["as_expected"] is False
-            print(row(record), flush=True)
-            if options.write:
-                TABLE.write(options.write, row(record))
+            TABLE.tell(row(record), options.write)
     sys.exit(1 if unexpected else 0)
 
 

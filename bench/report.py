@@ -88,12 +88,16 @@ class Benchmark:
 
 def heading(columns: Sequence[Column]) -> list[str]:
     """The first two lines of a Markdown table."""
-    return [_line(column.heading for column in columns), "|" + "---|" * len(columns)]
+    return _head([column.heading for column in columns])
 
 
 def line(columns: Sequence[Column], row: Row) -> str:
     """A line of it."""
     return _line(column.text(row) for column in columns)
+
+
+def _head(headings: Sequence[str]) -> list[str]:
+    return [_line(headings), "|" + "---|" * len(headings)]
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -113,26 +117,28 @@ class Measured:
     @property
     def head(self) -> list[str]:
         """The first two lines."""
-        return [_line(self.columns), "|" + "---|" * len(self.columns)]
+        return _head(self.columns)
 
     def line(self, cells: Sequence[str]) -> str:
         """A line of it; ``cells`` are of all columns but the last, which tells when and where it was measured."""
         where = f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}"
         return _line([*cells, where])
 
-    def merged(self, table: str, line: str) -> str:
-        """The table with this line, in place of an earlier one about the same."""
-        rows = {self._key(old): old for old in table.splitlines() if old.startswith("| ")}
-        rows.pop(self._key(self.head[0]), None)
-        rows[self._key(line)] = line
-        return "\n".join([*self.head, *(rows[key] for key in sorted(rows))])
+    def tell(self, line: str, document: Path | None) -> None:
+        """Print the line, and put it into the document if there is one, in place of an earlier one about the same.
 
-    def write(self, path: Path, line: str) -> None:
-        """Put the line into the document. `ValueError` if that has no place for the table."""
-        text = path.read_text(encoding="utf-8")
-        path.write_text(
-            insert(text, self.name, self.merged(_place(text, self.name)[2], line)), encoding="utf-8"
-        )
+        `ValueError` if the document has no place for the table.
+        """
+        print(line, flush=True)
+        if document:
+            text = document.read_text(encoding="utf-8")
+            rows = {
+                self._key(old): old for old in _place(text, self.name)[2].splitlines() if old.startswith("| ")
+            }
+            rows.pop(self._key(self.head[0]), None)
+            rows[self._key(line)] = line
+            table = "\n".join([*self.head, *(rows[key] for key in sorted(rows))])
+            document.write_text(insert(text, self.name, table), encoding="utf-8")
 
     def _key(self, line: str) -> tuple[str, ...]:
         return tuple(line.removeprefix("| ").split(" | ")[: self.keys])

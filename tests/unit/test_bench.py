@@ -176,7 +176,7 @@ def test_lines_that_were_not_measured_again_are_kept(tmp_path: Path) -> None:
         ["b", "x86_64", "hang"],
         ["a", "x86_64", "-"],
     ):
-        table.write(document, table.line(cells))
+        table.tell(table.line(cells), document)
     lines = document.read_text(encoding="utf-8").splitlines()
     assert lines[:2] + lines[-2:] == ["# T", "<!-- bench:t -->", "<!-- end of t -->", "more"]
     assert [line for line in lines if line.startswith("|")] == [
@@ -192,7 +192,7 @@ def test_lines_that_were_not_measured_again_are_kept(tmp_path: Path) -> None:
 def test_documents_have_a_place_for_their_table(table: Measured, name: str, tmp_path: Path) -> None:
     copy = tmp_path / name
     copy.write_text((ROOT / "docs" / name).read_text(encoding="utf-8"), encoding="utf-8")
-    table.write(copy, table.line(["new"] * (len(table.columns) - 1)))
+    table.tell(table.line(["new"] * (len(table.columns) - 1)), copy)
     kept = (ROOT / "docs" / name).read_text(encoding="utf-8").splitlines()
     assert set(kept) <= set(copy.read_text(encoding="utf-8").splitlines())
 
