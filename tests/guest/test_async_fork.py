@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trouble import cowpen
@@ -33,31 +34,33 @@ def arch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return name
 
 
-def test_overlapping_copiers_meet_the_assertion(arch: str, tmp_path: Path) -> None:
-    """In nine attempts of ten and more, so that 7 misses have a chance of 1 in 10 million."""
-    words = ("run", "anck-26936/cow_writers", "--arch", arch, "--json")
-    flawed = (*words, "--kernel", FLAWED, "--attempts", "7", "--stop-on-first")
-    ended = cowpen(*flawed, folder=tmp_path, seconds=_BUILD_SECONDS)
+def found_only_with(
+    flaw: str, program: str, arch: str, misses: int, clean: int, folder: Path
+) -> dict[str, Any]:
+    """What an attempt finds on the kernel with the flaw, before so many miss it; on the right one all are clean."""
+    words = ("run", f"anck-26936/{program}", "--arch", arch, "--json")
+    flawed = (*words, "--kernel", flaw, "--attempts", str(misses), "--stop-on-first")
+    ended = cowpen(*flawed, folder=folder, seconds=_BUILD_SECONDS)
     assert ended.code == 1, ended.err
     (shown,) = [attempt for attempt in ended.records("attempt") if attempt["outcome"] == "reproduced"]
-    finding = shown["findings"][shown["cause"]]
+    ended = cowpen(*words, "--kernel", RIGHT, "--attempts", str(clean), folder=folder, seconds=_BUILD_SECONDS)
+    assert (ended.code, ended.outcomes) == (0, ["clean"] * clean), ended.err
+    finding: dict[str, Any] = shown["findings"][shown["cause"]]
+    return finding
+
+
+def test_overlapping_copiers_meet_the_assertion(arch: str, tmp_path: Path) -> None:
+    """In nine attempts of ten and more, so that 7 misses have a chance of 1 in 10 million."""
+    finding = found_only_with(FLAWED, "cow_writers", arch, misses=7, clean=5, folder=tmp_path)
     assert finding["title"] == "kernel BUG in copy_pte_range"
     assert finding["file"] == "include/linux/mm.h"
     assert "async_fork_fixup_pmd" in {frame["function"] for frame in finding["frames"]}
-    ended = cowpen(*words, "--kernel", RIGHT, "--attempts", "5", folder=tmp_path, seconds=_BUILD_SECONDS)
-    assert (ended.code, ended.outcomes) == (0, ["clean"] * 5), ended.err
 
 
 def test_a_pin_beside_them_is_lost_only_with_the_flaw(arch: str, tmp_path: Path) -> None:
     """10 of 10 were seen, a rate of 72 % or more (95 % interval): 12 misses have a chance of 1 in 4 million."""
-    words = ("run", "anck-26936/pin_async_fork", "--arch", arch, "--json")
-    silent = (*words, "--kernel", SILENT, "--attempts", "12", "--stop-on-first")
-    ended = cowpen(*silent, folder=tmp_path, seconds=_BUILD_SECONDS)
-    assert ended.code == 1, ended.err
-    (shown,) = [attempt for attempt in ended.records("attempt") if attempt["outcome"] == "reproduced"]
-    assert shown["findings"][shown["cause"]]["kind"] == "corruption"
-    ended = cowpen(*words, "--kernel", RIGHT, "--attempts", "3", folder=tmp_path, seconds=_BUILD_SECONDS)
-    assert (ended.code, ended.outcomes) == (0, ["clean"] * 3), ended.err
+    finding = found_only_with(SILENT, "pin_async_fork", arch, misses=12, clean=3, folder=tmp_path)
+    assert finding["kind"] == "corruption"
 
 
 def test_the_right_one_stands_stress(arch: str, tmp_path: Path) -> None:
