@@ -51,7 +51,8 @@ def kernels() -> None:
 def list_kernels(as_json: bool) -> None:
     """List the cached kernels, the known specs that are not cached, and the definitions of kernels/.
 
-    With --json: one object a line; a spec that is not cached has "cached": false.
+    With --json: one object a line; a spec that is not cached has "cached": false, a build of a definition of kernels/
+    that has changed since has "current": false.
     """
     from harness.arch import ARCHES  # noqa: PLC0415
     from harness.cache import Cache  # noqa: PLC0415
@@ -92,7 +93,7 @@ def list_kernels(as_json: bool) -> None:
         ("SPEC", "ARCH", "VERSION", "RELEASE", "SIZE", "FETCHED"),
         [
             (
-                row["spec"],
+                row["spec"] + ("" if row.get("current", True) else ", as it once was"),
                 row["arch"],
                 row.get("version") or "not cached",
                 row.get("release") or "",
@@ -109,32 +110,40 @@ def list_kernels(as_json: bool) -> None:
 
 
 def _built_rows() -> list[dict[str, Any]]:
-    """The definitions of ``kernels/``, and what of them and of users' trees has been built."""
+    """The definitions of ``kernels/``, and what of them and of users' trees has been built.
+
+    ``current`` is false for a build of a definition as it once was: `cowpen run` would build another.
+    """
+    from harness.arch import ARCHES  # noqa: PLC0415
     from harness.cache import Cache  # noqa: PLC0415
     from harness.kernel.build import cached as cached_builds  # noqa: PLC0415
     from harness.kernel.definition import define  # noqa: PLC0415
     from harness.kernel.names import definition_files  # noqa: PLC0415
 
-    rows: list[dict[str, Any]] = [
-        {
-            "cached": True,
-            "spec": built.provenance["name"],
-            "arch": built.arch.name,
-            "version": built.provenance["source"]["name"],
-            "release": built.release,
-            "bytes": built.bytes,
-            "fetched": built.provenance["built"],
-        }
-        for built in cached_builds(Cache())
+    defined = {name: define(name) for name in definition_files()}
+    rows: list[dict[str, Any]] = []
+    for built in cached_builds(Cache()):
+        provenance = built.provenance
+        definition = defined.get(provenance["name"])
+        rows.append(
+            {
+                "cached": True,
+                "current": definition is None or definition.identity(built.arch) == provenance.get("recipe"),
+                "spec": provenance["name"],
+                "arch": built.arch.name,
+                "version": provenance["source"]["name"],
+                "release": built.release,
+                "bytes": built.bytes,
+                "fetched": provenance["built"],
+            }
+        )
+    there = {(row["spec"], row["arch"]) for row in rows if row["current"]}
+    rows += [
+        {"cached": False, "spec": name, "arch": arch, "title": definition.title}
+        for name, definition in defined.items()
+        for arch in ARCHES
+        if arch in definition.arches and (name, arch) not in there
     ]
-    there = {(row["spec"], row["arch"]) for row in rows}
-    for name in definition_files():
-        definition = define(name)
-        rows += [
-            {"cached": False, "spec": name, "arch": arch, "title": definition.title}
-            for arch in definition.arches
-            if (name, arch) not in there
-        ]
     return rows
 
 

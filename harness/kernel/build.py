@@ -53,6 +53,11 @@ class Recipe:
     fragments: tuple[Path, ...]
     patches: tuple[Path, ...] = ()
 
+    @property
+    def identity(self) -> str:
+        """Of all but the source."""
+        return recipe_identity(self.fragments, self.patches)
+
 
 @dataclasses.dataclass(frozen=True)
 class Built:
@@ -139,6 +144,7 @@ def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | N
         provenance = {
             "kind": "built",
             "name": recipe.name,
+            "recipe": recipe.identity,
             "arch": arch.name,
             "source": {"name": source.name, "tree": source.tree, **source.provenance},
             "patches": {patch.name: digest(patch) for patch in recipe.patches},
@@ -154,6 +160,11 @@ def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | N
 
     what = f"the kernel {recipe.name} for {arch.name}"
     return Built(cache.entry(KIND, key, make, seconds=2 * BUILD_SECONDS, what=what), arch)
+
+
+def recipe_identity(fragments: Sequence[Path], patches: Sequence[Path]) -> str:
+    """Another one when the content of a fragment or patch is another."""
+    return digest(*(digest(*paths) for paths in (fragments, patches)))
 
 
 def cached(cache: Cache) -> list[Built]:

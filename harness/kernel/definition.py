@@ -24,7 +24,7 @@ from harness.arch import ARCHES, Arch, get_arch
 from harness.cache import Cache
 from harness.datafile import Record, load
 from harness.errors import Tell, UserError, nearest
-from harness.kernel.build import Recipe, fragment_files
+from harness.kernel.build import Recipe, fragment_files, recipe_identity
 from harness.kernel.names import definition_files, mutant_header
 from harness.kernel.source import debian_source
 
@@ -75,6 +75,10 @@ class Definition:
             )
         fragments = fragment_files(self.fragments, arch)
         return Recipe(self.name, debian_source(self.series, cache, tell), fragments, self.patches)
+
+    def identity(self, arch: Arch) -> str:
+        """`Recipe.identity`, without looking at the source."""
+        return recipe_identity(fragment_files(self.fragments, arch), self.patches)
 
 
 def define(name: str) -> Definition:

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from harness.arch import ARCHES, X86_64
 from harness.cache import Cache, digest
+from harness.cli.kernels import kernels
 from harness.errors import BuildError, HostError, ToolMissingError, UserError
 from harness.kernel import build as building
 from harness.kernel import buildtree, names
@@ -422,6 +424,29 @@ def test_specs_of_kernels_that_are_built(bench: Bench) -> None:
             parse(wrong)
     with pytest.raises(UserError, match=r"unknown kernel spec 'smal'.*did you mean small"):
         parse("smal")
+
+
+def test_the_list_tells_what_was_built_of_an_earlier_definition(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.cache.Cache", lambda: bench.cache)
+    monkeypatch.setattr(Built, "release", "6.1.1")  # the image is none
+    bench.debian()
+    (bench.kernels / "small.toml").write_text(
+        'title = "small"\nsource = "linux-source-6.1"\narches = ["x86_64"]\nfragments = ["base"]\n'
+    )
+
+    def listed() -> list[tuple[bool, bool | None]]:
+        rows = map(json.loads, CliRunner().invoke(kernels, ["list", "--json"]).stdout.splitlines())
+        return [(row["cached"], row.get("current")) for row in rows if row["spec"] == "small"]
+
+    assert listed() == [(False, None)]
+    recipe = define("small").recipe(X86_64, bench.cache, bench.said.append)
+    build(recipe, X86_64, bench.cache, bench.said.append)
+    assert listed() == [(True, True)]
+    bench.fragment("base", "CONFIG_FINE=y\n")
+    assert listed() == [(True, False), (False, None)]
+    assert "small, as it once was" in CliRunner().invoke(kernels, ["list"]).stdout
 
 
 def test_definitions_and_mutants(bench: Bench) -> None:
