@@ -82,6 +82,8 @@ def measure(cell: Cell, arch: str, scale: float) -> dict[str, Any]:
         sys.exit(f"{' '.join(command)} exited with {done.returncode}")
     record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert record["type"] == "verdict"
+    # The table has no room for it, and why an attempt could not tell is nowhere else.
+    print(f"{cell.program} on {cell.kernel}, {arch}: {record['reason']}", file=sys.stderr, flush=True)
     return record | {"seconds": time.monotonic() - begin, "settings": " ".join(cell.settings)}
 
 
