@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineError, HostError
+from harness.errors import DeadlineError, HostError, Tell
 from harness.folders import cache_folder
 
 _LOCK_POLL_SECONDS = 0.05
+MORE_ROOM = "free some space there (cowpen kernels prune --keep GB), or point XDG_CACHE_HOME at a larger disk"
 _REMOVE_SECONDS = 30.0  # how long an entry that is to be removed may be in the making by somebody else
 
 
@@ -45,8 +46,8 @@ def digest(*parts: bytes | str | Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, deadline: Deadline) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the file is gone afterwards."""
+def _locked(path: Path, deadline: Deadline, tell: Tell | None = None) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``; the file is gone afterwards. Tells once that it waits, if it does."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -55,6 +56,9 @@ def _locked(path: Path, deadline: Deadline) -> Iterator[None]:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
+                    if tell:
+                        tell(f"waiting for {deadline.what}")
+                        tell = None
                     deadline.check()
                     time.sleep(_LOCK_POLL_SECONDS)
             # The holder before us removed the file on leaving; then our lock is on a nameless one.
@@ -130,6 +134,7 @@ class Cache:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or cache_folder()
+        self._kept: dict[Path, Held] = {}
 
     def path(self, kind: str, key: str) -> Path:
         """Where the entry is, or would be."""
@@ -153,6 +158,25 @@ class Cache:
         except FileNotFoundError:
             return None
 
+    def keep(self, path: Path) -> None:
+        """Keep an entry from being pruned as long as this object lives.
+
+        Raises `FileNotFoundError` if it is not there (any more).
+        """
+        found = self._kept.get(path)
+        if not (found and found.there):
+            self._kept[path] = Held(path)
+
+    def require(self, room: int, purpose: str) -> None:
+        """`HostError` if fewer than ``room`` bytes are free."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if free < room:
+            raise HostError(
+                f"no room to {purpose}: {self.root} has {free / 1e9:.1f} GB left, {room / 1e9:.1f} are needed",
+                mend=MORE_ROOM,
+            )
+
     def drop(self, entry: Held) -> None:
         """Remove an entry that turned out to be useless, whoever else holds it; never an error.
 
@@ -164,7 +188,7 @@ class Cache:
             # Who makes it anew holds this lock: so nothing comes between the look and the removal.
             with _locked(self.root / "lock" / f"{kind}-{key}", deadline):
                 if entry.there:
-                    self._remove(entry.path)
+                    self.remove(entry.path)
 
     def prune(self, kind: str, *, unused_seconds: float, most_bytes: int) -> None:
         """Remove entries of ``kind`` not used for so long, then the least recently used beyond ``most_bytes``.
@@ -179,7 +203,7 @@ class Cache:
             for used, path in sorted(entries, reverse=True):
                 total += occupied(path)
                 if time.time() - used > unused_seconds or total > most_bytes:
-                    unless_held(path, self._remove)
+                    unless_held(path, self.remove)
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk of the finished entries, by kind."""
@@ -190,22 +214,53 @@ class Cache:
             if folder.is_dir() and folder.name not in ("tmp", "lock")
         }
 
-    def _remove(self, path: Path) -> None:
-        """Take the entry away in one step: nobody finds half of it under its name."""
+    def remove(self, path: Path) -> None:
+        """Take an entry that nobody else uses away in one step: nobody finds half of it under its name."""
+        (self.root / "tmp").mkdir(parents=True, exist_ok=True)
         grave = Path(tempfile.mkdtemp(prefix="removed-", dir=self.root / "tmp"))
         try:
             path.rename(grave / path.name)
         finally:
             shutil.rmtree(grave, ignore_errors=True)
 
-    def entry(self, kind: str, key: str, build: Callable[[Path], None], *, seconds: float, what: str) -> Path:
+    def entry(
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], None],
+        *,
+        seconds: float,
+        what: str,
+        tell: Tell | None = None,
+        keep: bool = False,
+    ) -> Path:
         """The entry ``kind/key``; made by ``build(folder)`` if it is not there.
 
         ``build`` fills an empty folder, which appears under its name only when ``build`` has returned. If
         another process is making the same entry this one waits, up to ``seconds``, and takes the
-        result. ``what`` names the thing in errors. Raises `HostError` when the disk is full or the cache
-        cannot be written, `DeadlineError` when the other process takes too long.
+        result; ``tell`` hears of it. ``what`` names the thing in errors. With ``keep`` the entry is kept from being
+        pruned, as by `keep`. Raises `HostError` when the disk is full or the cache cannot be written,
+        `DeadlineError` when the other process takes too long.
         """
+        while True:
+            path = self._entry(
+                kind, key, build, Deadline(seconds, f"another cowpen that is making {what}"), what, tell
+            )
+            if not keep:
+                return path
+            with contextlib.suppress(FileNotFoundError):  # pruned in this very moment
+                self.keep(path)
+                return path
+
+    def _entry(
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], None],
+        deadline: Deadline,
+        what: str,
+        tell: Tell | None,
+    ) -> Path:
         found = self.get(kind, key)
         if found:
             return found
@@ -213,22 +268,22 @@ class Cache:
             for folder in ("tmp", "lock", kind):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             self._sweep()
-            deadline = Deadline(seconds, f"another cowpen that is making {what}")
-            with _locked(self.root / "lock" / f"{kind}-{key}", deadline):
+            with _locked(self.root / "lock" / f"{kind}-{key}", deadline, tell):
                 return self.get(kind, key) or self._make(kind, key, build)
         except OSError as error:
             raise self._trouble(error, what) from error
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, seconds: float, what: str) -> Iterator[None]:
+    def lock(self, name: str, *, seconds: float, what: str, tell: Tell | None = None) -> Iterator[None]:
         """Hold the exclusive lock ``name``, for what lives in the cache but changes (apt's index).
 
-        Waits up to ``seconds`` for its holder, then `DeadlineError`; `HostError` if the cache cannot be
-        written.
+        Waits up to ``seconds`` for its holder, of which ``tell`` hears, then `DeadlineError`; `HostError` if the
+        cache cannot be written.
         """
         try:
             (self.root / "lock").mkdir(parents=True, exist_ok=True)
-            held = _locked(self.root / "lock" / name, Deadline(seconds, f"another cowpen that holds {what}"))
+            deadline = Deadline(seconds, f"another cowpen that holds {what}")
+            held = _locked(self.root / "lock" / name, deadline, tell)
             held.__enter__()
         except OSError as error:
             raise self._trouble(error, what) from error
@@ -270,7 +325,7 @@ class Cache:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return HostError(
                 f"no space left while caching {what} in {self.root}",
-                mend="free some space there, or point XDG_CACHE_HOME at a larger disk",
+                mend=MORE_ROOM,
             )
         return HostError(
             f"cannot cache {what} in {self.root} ({error.strerror or error})",

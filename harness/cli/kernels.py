@@ -12,6 +12,7 @@ from harness.arch import get_arch, host_arch
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.errors import CowpenError
     from harness.kernel.kernel import Kernel
 
 # What decides whether a bug of this family can show: `show` prints these.
@@ -35,8 +36,8 @@ _OPTIONS_SHOWN = (
     "CONFIG_ARM64_CONTPTE",
 )
 
-# What fills a cache: stock kernels, built ones, the trees they are built in, their sources, and guests' states.
-_PRUNED = ("kernels", "built", "trees", "sources", "snapshots")
+# What of a cache is not pruned: not entries, and next to nothing.
+_NOT_PRUNED = ("apt", "accelerator")
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="JSON to standard output.")
 
@@ -49,13 +50,14 @@ def kernels() -> None:
 @kernels.command("list")
 @_json_option
 def list_kernels(as_json: bool) -> None:
-    """List the cached kernels, the known specs that are not cached, and the definitions of kernels/.
+    """List the cached kernels, the known specs that are not cached, the definitions of kernels/, and fragments.
 
     With --json: one object a line; a spec that is not cached has "cached": false, a build of a definition of kernels/
     that has changed since has "current": false.
     """
     from harness.arch import ARCHES  # noqa: PLC0415
     from harness.cache import Cache  # noqa: PLC0415
+    from harness.kernel.build import fragment_names  # noqa: PLC0415
     from harness.kernel.kernel import cached  # noqa: PLC0415
     from harness.kernel.spec import FLAVOURS, KNOWN_SPECS, DebianSpec, parse  # noqa: PLC0415
 
@@ -81,9 +83,10 @@ def list_kernels(as_json: bool) -> None:
             for arch in ARCHES
             if arch in arches and (text, arch) not in there
         ]
-    rows += _built_rows()
+    built_rows, built_faults = _built_rows()
+    rows += built_rows
     rows.sort(key=lambda row: (row["spec"], row["arch"]))
-    for fault in faults:
+    for fault in [*faults, *built_faults]:
         click.echo(f"warning: {fault}", err=True)
     if as_json:
         for row in rows:
@@ -104,13 +107,15 @@ def list_kernels(as_json: bool) -> None:
         ],
     )
     others = (
-        "Any other Debian series: debian:VERSION[-FLAVOUR]; your own kernel: path:IMAGE or tree:DIR[@REV]"
+        "Any other Debian series: debian:VERSION[-FLAVOUR]; your own kernel: path:IMAGE or "
+        "tree:DIR[@REV][+FRAGMENT…]\n"
+        f"Fragments: {', '.join(fragment_names())}, or the path of your own"
     )
     click.echo(others, err=True)
 
 
-def _built_rows() -> list[dict[str, Any]]:
-    """The definitions of ``kernels/``, and what of them and of users' trees has been built.
+def _built_rows() -> tuple[list[dict[str, Any]], list[CowpenError]]:
+    """The definitions of ``kernels/``, and what of them and of users' trees has been built; and what is damaged.
 
     ``current`` is false for a build of a definition as it once was: `cowpen run` would build another.
     """
@@ -122,13 +127,16 @@ def _built_rows() -> list[dict[str, Any]]:
 
     defined = {name: define(name) for name in definition_files()}
     rows: list[dict[str, Any]] = []
-    for built in cached_builds(Cache()):
+    found, faults = cached_builds(Cache())
+    for built in found:
         provenance = built.provenance
         definition = defined.get(provenance["name"])
         rows.append(
             {
                 "cached": True,
-                "current": definition is None or definition.identity(built.arch) == provenance.get("recipe"),
+                # Who was built before there was such an identity may be any.
+                "current": definition is None
+                or provenance.get("recipe") in (None, definition.identity(built.arch)),
                 "spec": provenance["name"],
                 "arch": built.arch.name,
                 "version": provenance["source"]["name"],
@@ -144,7 +152,7 @@ def _built_rows() -> list[dict[str, Any]]:
         for arch in ARCHES
         if arch in definition.arches and (name, arch) not in there
     ]
-    return rows
+    return rows, faults
 
 
 @kernels.command()
@@ -154,15 +162,14 @@ def _built_rows() -> list[dict[str, Any]]:
 def fetch(specs: tuple[str, ...], arches: tuple[str, ...], refresh: bool) -> None:
     """Fetch stock kernels into the cache, so that later runs need no network."""
     from harness.cache import Cache  # noqa: PLC0415
-    from harness.kernel.kernel import resolve  # noqa: PLC0415
-    from harness.kernel.spec import check_arch, parse  # noqa: PLC0415
+    from harness.kernel.kernel import check, resolve  # noqa: PLC0415
 
     wanted = [get_arch(name) for name in arches] or [host_arch()]
     cache = Cache()
     # Every mistake is reported before the first megabyte is fetched.
     for spec in specs:
         for arch in wanted:
-            check_arch(parse(spec), arch)
+            check(spec, arch)
     for arch in wanted:
         for spec in specs:
             kernel = resolve(spec, arch, cache, refresh=refresh, tell=_say)
@@ -178,19 +185,25 @@ def fetch(specs: tuple[str, ...], arches: tuple[str, ...], refresh: bool) -> Non
 def build(specs: tuple[str, ...], arches: tuple[str, ...], jobs: int | None) -> None:
     """Build kernels from source: a name in kernels/, or tree:DIR[@REV][+FRAGMENT…].
 
+    A fragment is one of those that `cowpen kernels list` ends with, or the path of your own:
+    tree:.+debug-vm+./my.config
+
     What the cache has is not built again. A kernel that is not there is also built when `cowpen run` needs it.
     """
     from harness.cache import Cache  # noqa: PLC0415
     from harness.errors import UserError  # noqa: PLC0415
-    from harness.kernel.kernel import resolve  # noqa: PLC0415
-    from harness.kernel.spec import NamedSpec, TreeSpec, parse  # noqa: PLC0415
+    from harness.kernel.kernel import check, resolve  # noqa: PLC0415
+    from harness.kernel.spec import NamedSpec, TreeSpec  # noqa: PLC0415
 
+    wanted = [get_arch(name) for name in arches] or [host_arch()]
+    # Every mistake is reported before the first kernel is built.
     for spec in specs:
-        if not isinstance(parse(spec), NamedSpec | TreeSpec):
-            raise UserError(
-                f"{spec} is not built from source", mend="cowpen kernels fetch, for a stock kernel"
-            )
-    for arch in [get_arch(name) for name in arches] or [host_arch()]:
+        for arch in wanted:
+            if not isinstance(check(spec, arch), NamedSpec | TreeSpec):
+                raise UserError(
+                    f"{spec} is not built from source", mend="cowpen kernels fetch, for a stock kernel"
+                )
+    for arch in wanted:
         for spec in specs:
             kernel = resolve(spec, arch, Cache(), tell=_say, jobs=jobs)
             click.echo(f"{kernel.display}  {arch.name}  {kernel.release}  {kernel.image}")
@@ -203,25 +216,24 @@ def build(specs: tuple[str, ...], arches: tuple[str, ...], jobs: int | None) -> 
     default=30.0,
     show_default=True,
     metavar="GB",
-    help="How much of kernels, build trees, sources and snapshots may stay, each.",
+    help="How much may stay of kernels, of build trees, of sources, of snapshots…: so much of each.",
 )
 @click.option("--unused", type=click.FloatRange(min=0), default=90.0, show_default=True, metavar="DAYS")
 def prune(keep: float, unused: float) -> None:
     """Remove from the cache what was not used for long, then the least recently used beyond a size.
 
-    What is in use stays. All of it can be made again.
+    What a cowpen uses just now stays. All of it can be made again.
     """
     from harness.cache import Cache  # noqa: PLC0415
 
     cache = Cache()
     before = cache.sizes()
-    for kind in _PRUNED:
+    for kind in before.keys() - set(_NOT_PRUNED):
         cache.prune(kind, unused_seconds=unused * 86400, most_bytes=int(keep * 1e9))
     after = cache.sizes()
-    for kind in _PRUNED:
-        if kind in before:
-            freed = before[kind] - after.get(kind, 0)
-            click.echo(f"{kind:<12} {_megabytes(freed):>9} removed, {_megabytes(after.get(kind, 0)):>9} left")
+    for kind, size in before.items():
+        freed = size - after.get(kind, 0)
+        click.echo(f"{kind:<12} {_megabytes(freed):>9} removed, {_megabytes(after.get(kind, 0)):>9} left")
 
 
 @kernels.command()

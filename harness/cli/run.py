@@ -228,7 +228,7 @@ def guest_targets(
     `UserError` for a name that cannot be right.
     """
     from harness.arch import get_arch, host_arch  # noqa: PLC0415
-    from harness.kernel.spec import check_arch, parse  # noqa: PLC0415
+    from harness.kernel.kernel import check  # noqa: PLC0415
     from harness.trial.jobs import Jobs  # noqa: PLC0415
     from harness.trial.target import GuestTarget  # noqa: PLC0415
 
@@ -236,7 +236,7 @@ def guest_targets(
     wanted = [get_arch(name) for name in arches] or [host_arch()]
     for spec in kernels:
         for arch in wanted:  # a mistake in the last spec is better known before the first trial
-            check_arch(parse(spec), arch)
+            check(spec, arch)
     return [
         GuestTarget(spec=spec, arch=arch, base=base, jobs=at_once, cold=cold)
         for spec in kernels

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,9 +20,9 @@ from typing import Any
 from harness import tools
 from harness.arch import ARCHES, Arch
 from harness.cache import Cache, digest, occupied
-from harness.errors import BuildError, Tell, UserError, nearest
+from harness.errors import BuildError, CowpenError, HostError, Tell, ToolMissingError, UserError, nearest
 from harness.folders import data_folder
-from harness.kernel import image
+from harness.kernel import image, kconfig
 from harness.kernel.buildtree import BUILD_SECONDS, BuildTree, opened
 from harness.kernel.kconfig import Missing
 from harness.kernel.source import Source
@@ -29,6 +30,8 @@ from harness.kernel.source import Source
 KIND = "built"
 PROVENANCE = "provenance.json"
 _FORMAT = "built-3"  # another one when kernels are built differently
+# What a patch says before it changes anything.
+_TEXT = re.compile(r"\A(?:(?!--- |diff ).*\n)*")
 # What it takes to build a module for a kernel whose tree is gone; as scripts/package/install-extmod-build has it.
 _KIT = (
     "Makefile",
@@ -53,10 +56,9 @@ class Recipe:
     fragments: tuple[Path, ...]
     patches: tuple[Path, ...] = ()
 
-    @property
-    def identity(self) -> str:
+    def identity(self, arch: Arch) -> str:
         """Of all but the source."""
-        return recipe_identity(self.fragments, self.patches)
+        return recipe_identity(self.fragments, self.patches, arch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,11 +134,11 @@ def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | N
 
     def make(folder: Path) -> None:
         begin = time.monotonic()
-        with opened(source, recipe.fragments, arch, cache) as tree:
+        with opened(source, recipe.fragments, arch, cache, tell) as tree:
             tell(f"{recipe.name}: the source, {source.name}")
             tree.turn_into(source)
             missing = tree.configure(recipe.fragments)
-            _judge(missing, recipe, arch, tell)
+            _judge(missing, recipe, arch)
             anew = not tree.built_before
             tell(f"{recipe.name}: building {'all of it' if anew else 'what has changed'} for {arch.name}")
             tree.make(jobs, tell)
@@ -144,7 +146,7 @@ def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | N
         provenance = {
             "kind": "built",
             "name": recipe.name,
-            "recipe": recipe.identity,
+            "recipe": recipe.identity(arch),
             "arch": arch.name,
             "source": {"name": source.name, "tree": source.tree, **source.provenance},
             "patches": {patch.name: digest(patch) for patch in recipe.patches},
@@ -159,48 +161,81 @@ def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | N
         (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
 
     what = f"the kernel {recipe.name} for {arch.name}"
-    return Built(cache.entry(KIND, key, make, seconds=2 * BUILD_SECONDS, what=what), arch)
+    folder = cache.entry(KIND, key, make, seconds=2 * BUILD_SECONDS, what=what, tell=tell, keep=True)
+    built = Built(folder, arch)
+    for option in built.provenance["missing"]:
+        tell(f"{recipe.name}: without {option}")
+    return built
 
 
-def recipe_identity(fragments: Sequence[Path], patches: Sequence[Path]) -> str:
-    """Another one when the content of a fragment or patch is another."""
-    return digest(*(digest(*paths) for paths in (fragments, patches)))
+def recipe_identity(fragments: Sequence[Path], patches: Sequence[Path], arch: Arch) -> str:
+    """Another one when a fragment is another, what a patch does, the compiler, or the way kernels are built."""
+    try:
+        compiler = tools.identity(arch.compiler())
+    except ToolMissingError:
+        compiler = ""
+    changes = [
+        _TEXT.sub("", patch.read_text(encoding="utf-8", errors="replace"), count=1) for patch in patches
+    ]
+    return digest(_FORMAT, compiler, *(digest(*parts) for parts in (fragments, changes)))
 
 
-def cached(cache: Cache) -> list[Built]:
-    """All kernels that were built and are still there."""
+def cached(cache: Cache) -> tuple[list[Built], list[CowpenError]]:
+    """All kernels that were built and are still there, and an error for each entry that is damaged."""
+    found: list[Built] = []
+    faults: list[CowpenError] = []
     folder = cache.root / KIND
-    found = []
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
-        # Entries of earlier versions of cowpen have none.
-        if (entry / PROVENANCE).is_file():
+        try:
             provenance = json.loads((entry / PROVENANCE).read_text(encoding="utf-8"))
             found.append(Built(entry, ARCHES[provenance["arch"]]))
-    return found
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            faults.append(HostError(f"the built kernel {entry} is damaged ({error!r})", mend="remove it"))
+    return found, faults
+
+
+def fragment_names() -> dict[str, tuple[str, ...]]:
+    """The fragments of ``kernels/`` by name, each with the architectures that have it."""
+    found: dict[str, set[str]] = {}
+    for path in (data_folder("kernels") / "fragments").glob("*.config"):
+        name, dash, arch = path.stem.rpartition("-")
+        one = dash and arch in ARCHES
+        found.setdefault(name if one else path.stem, set()).update([arch] if one else ARCHES)
+    return {name: tuple(sorted(arches)) for name, arches in sorted(found.items())}
 
 
 def fragment_files(names: Sequence[str], arch: Arch) -> tuple[Path, ...]:
     """The files of fragments, in their order, each name a fragment of ``kernels/`` or, with a ``/``, a file.
 
-    `UserError` names the nearest for one that does not exist.
+    `UserError` for one that does not exist, with the nearest, or that `harness.kernel.kconfig` cannot read.
     """
     folder = data_folder("kernels") / "fragments"
     files: list[Path] = []
     for name in names:
         if "/" in name:
-            found = [Path(name).expanduser().absolute()] if Path(name).expanduser().is_file() else []
+            found = [Path(name).expanduser().absolute()]
+            if not found[0].is_file():
+                raise UserError(
+                    f"no file {found[0]}", mend="a fragment without a / is one of kernels/fragments"
+                )
         else:
             named = (folder / f"{name}{end}.config" for end in ("", f"-{arch.name}"))
             found = [path for path in named if path.is_file()]
         if not found:
-            known = sorted(path.stem for path in folder.glob("*.config"))
+            known = fragment_names()
+            if name in known:
+                raise UserError(
+                    f"no fragment {name} for {arch.name}", mend=f"it exists for {', '.join(known[name])}"
+                )
             raise UserError(f"no fragment {name} in {folder}", mend=nearest(name, known))
         files += found
+    for path in files:
+        kconfig.check_fragment(path)
     return tuple(files)
 
 
-def _judge(missing: Sequence[Missing], recipe: Recipe, arch: Arch, tell: Tell) -> None:
-    """Stop for options that our own choice of source should have; tell of what another source lacks."""
+def _judge(missing: Sequence[Missing], recipe: Recipe, arch: Arch) -> None:
+    """Stop for options that our own choice of source should have; another source may lack some."""
     if missing and recipe.source.ours:
         names = " or ".join(path.name for path in recipe.fragments)
         raise BuildError(
@@ -208,8 +243,6 @@ def _judge(missing: Sequence[Missing], recipe: Recipe, arch: Arch, tell: Tell) -
             mend=f"mend {names}",
             detail="\n".join(map(str, missing)),
         )
-    for option in missing:
-        tell(f"{recipe.name}: without {option}")
 
 
 def _harvest(tree: BuildTree, folder: Path) -> None:

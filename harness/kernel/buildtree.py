@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness import tools
 from harness.arch import Arch
-from harness.cache import Cache, Held, digest
+from harness.cache import MORE_ROOM, Cache, Held, digest
 from harness.deadline import Deadline
 from harness.errors import BuildError, HostError, Tell
 from harness.kernel import kconfig
@@ -31,15 +31,30 @@ KIND = "trees"
 BUILD_SECONDS = 7200.0
 _CONFIGURE_SECONDS = 600.0
 _TELL_EVERY = 20.0  # seconds
+# Steps of a first build of base and debug-vm, for the estimate as long as no other tree has counted its own.
+_USUAL_STEPS = {"x86_64": 1720, "aarch64": 1440}
 _FORMAT = "tree-1"
+_BUSY = "busy"
 # A tree of Linux 6.12 takes 1.7 GB, what is compiled there 0.4 GB without debug information and 3 GB with it.
 _ROOM = 3 << 30
 # Least recently used trees beyond this are removed when another is made.
 _MOST_BYTES = 24 << 30
 _UNUSED_SECONDS = 30 * 24 * 3600.0
 _TOOLS = ("make", "flex", "bison", "bc", "git")
-# The first of these in make's output is what went wrong; make itself goes on for a while with other files.
-_FAULT = re.compile(r"^.*(?:\berror: |\bfatal error: |undefined reference|\*\*\* ).*$", re.MULTILINE)
+# What went wrong stands in the first line that says so; make itself goes on for a while with other files. Kconfig
+# says FILE:LINE: and what it stumbled over. Only when nobody else complained is it what make says in the end.
+_FAULTS = (
+    re.compile(
+        r"^.*(?:\berror: |\bfatal error: |\bERROR: |undefined reference|multiple definition of).*$",
+        re.MULTILINE,
+    ),
+    re.compile(r"^[\w./-]*Kconfig[\w.-]*:\d+: .*$", re.MULTILINE),
+    re.compile(r"^.*\*\*\* .*$", re.MULTILINE),
+)
+# What of the user's environment a kernel's makefiles get to see: any more of it (KBUILD_OUTPUT, LOCALVERSION, LLVM, the
+# MAKEFLAGS of a make around cowpen) would build another kernel than the key says, or in the user's own folder.
+_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+_KEPT_PREFIXES = ("CCACHE_", "XDG_")
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 # The same source and fragments give the same image, and ccache's hits, whoever builds them wherever.
 REPRODUCIBLE = {
@@ -54,6 +69,14 @@ REPRODUCIBLE = {
 }
 
 
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a kernel's make: the same for every user, but for where things are."""
+    kept = {
+        name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
+    return kept | {"LC_ALL": "C"} | REPRODUCIBLE | more
+
+
 def make_words(arch: Arch, mapped: str) -> list[str]:
     """make and what it needs to be told. ``mapped`` are compiler options that hide where the source was."""
     prefix = "ccache " if shutil.which("ccache") else ""
@@ -64,7 +87,7 @@ def make_words(arch: Arch, mapped: str) -> list[str]:
         f"HOSTCC={prefix}gcc",
         f"KCFLAGS={mapped}",
         f"KAFLAGS={mapped}",
-        *(() if arch.native else (f"CROSS_COMPILE={arch.gnu}-",)),
+        f"CROSS_COMPILE={'' if arch.native else f'{arch.gnu}-'}",
     ]
 
 
@@ -74,6 +97,8 @@ class BuildTree:
 
     folder: Path
     arch: Arch
+    state: str
+    """Which source is to be built, for the names of logs."""
 
     @property
     def source(self) -> Path:
@@ -86,9 +111,20 @@ class BuildTree:
         return self.folder / "build.log"
 
     @property
-    def _busy(self) -> Path:
-        # There while make runs: what a killed make leaves may be half a file with the time of a whole one.
-        return self.folder / "busy"
+    def failed_log(self) -> Path:
+        """Output of the last make of this source that failed: the next source's make does not write over it."""
+        return self.folder / f"failed-{self.state}.log"
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """For what changes files: if it is killed, the tree is not used again (`opened`).
+
+        What a killed make leaves may be half a file with the time of a whole one, and a killed git its lock.
+        """
+        busy = self.folder / _BUSY
+        busy.touch()
+        yield
+        busy.unlink()
 
     @property
     def _steps(self) -> Path:
@@ -96,15 +132,17 @@ class BuildTree:
 
     @property
     def built_before(self) -> bool:
-        return self._steps.exists()
+        """Whether any build was begun here, be it one that failed."""
+        return self.log.exists()
 
     def turn_into(self, source: Source) -> None:
         """Make the files those of ``source``; what make made stays, and files that do not differ keep their times."""
         self.source.mkdir(exist_ok=True)
         index = self.folder / "index"
-        source.git("read-tree", "--reset", "-u", source.tree, index=index, work=self.source)
-        # And what the last build changed of them, if anything did.
-        source.git("checkout-index", "--all", "--force", "--index", index=index, work=self.source)
+        with self._working():
+            source.git("read-tree", "--reset", "-u", source.tree, index=index, work=self.source)
+            # And what the last build changed of them, if anything did.
+            source.git("checkout-index", "--all", "--force", "--index", index=index, work=self.source)
 
     def configure(self, fragments: Sequence[Path]) -> list[Missing]:
         """Write ``.config``: what the fragments say, and no to everything else; returns what it did not take.
@@ -122,7 +160,12 @@ class BuildTree:
 
     def _configuring(self, command: Sequence[str | Path], **env: str) -> None:
         seconds = _CONFIGURE_SECONDS
-        tools.run(command, cwd=self.source, env=os.environ | env, seconds=seconds, check=BuildError)
+        with self._working():
+            done = tools.run(command, cwd=self.source, env=environment(**env), seconds=seconds, check=None)
+            _died_itself(command[0], done.status)
+        if done.status != 0:
+            self.failed_log.write_text(done.stdout + done.stderr, encoding="utf-8")
+            raise self._fault("cannot be configured")
 
     @property
     def config(self) -> Path:
@@ -142,54 +185,69 @@ class BuildTree:
         if self.has("CONFIG_MODULES"):
             targets.append("modules")
         command = [*make_words(self.arch, self._mapped), f"-j{jobs}", *targets]
+        whole = not self.built_before
+        with self._working():
+            status = self._making(command, whole, tell)
+            _died_itself("make", status)
+        if status != 0:
+            shutil.copyfile(self.log, self.failed_log)
+            raise self._fault("does not build")
+        if whole:
+            self._steps.write_text(json.dumps({"steps": self._done()}) + "\n", encoding="utf-8")
+
+    def _making(self, command: Sequence[str], whole: bool, tell: Tell) -> int:
+        """Make's exit status; its output is in the log."""
         deadline = Deadline(BUILD_SECONDS, "the kernel's build")
-        env = os.environ | REPRODUCIBLE | {"CCACHE_BASEDIR": str(self.source)}
-        self._busy.touch()
+        env = environment(CCACHE_BASEDIR=str(self.source))
         with self.log.open("wb") as output:
             process = Process(command, cwd=self.source, env=env, stdout=output, stderr=subprocess.STDOUT)
             with process:
-                while process.poll() is None:
+                while (status := process.poll()) is None:
                     deadline.check()
                     try:
                         process.wait(deadline.slice(_TELL_EVERY))
                     except subprocess.TimeoutExpired:
-                        tell(self._progress(deadline.elapsed))
-        self._busy.unlink()
-        if process.poll() != 0:
-            raise self._fault()
-        if not self.built_before:
-            self._steps.write_text(json.dumps({"steps": self._done()}) + "\n", encoding="utf-8")
+                        tell(self._progress(deadline.elapsed, whole))
+        return status
 
     def _done(self) -> int:
         return self.log.read_bytes().count(b"\n")
 
-    def _progress(self, seconds: float) -> str:
+    def _progress(self, seconds: float, whole: bool) -> str:
         done = self._done()
         words = f"building the {self.arch.name} kernel: {done} steps after {seconds:.0f} s"
         # Only the first build in a tree does everything; how much that is another tree may tell.
-        known = [] if self.built_before else sorted(self.folder.parent.glob("*/steps.json"))
-        most = max((int(json.loads(path.read_text(encoding="utf-8"))["steps"]) for path in known), default=0)
-        if done < most and seconds > _TELL_EVERY:
-            words += f" of at most {most}, {(most - done) * seconds / max(1, done):.0f} s left at this rate"
+        known = sorted(self.folder.parent.glob("*/steps.json"))
+        steps = [int(json.loads(path.read_text(encoding="utf-8"))["steps"]) for path in known]
+        most = max([*steps, _USUAL_STEPS[self.arch.name]])
+        if whole and done < most and seconds >= _TELL_EVERY:
+            words += f" of about {most}, {(most - done) * seconds / max(1, done):.0f} s left at this rate"
         return words
 
-    def _fault(self) -> BuildError | HostError:
-        words = self.log.read_text(encoding="utf-8", errors="replace")
+    def _fault(self, what: str) -> BuildError | HostError:
+        """Of the output in `failed_log`."""
+        words = self.failed_log.read_text(encoding="utf-8", errors="replace")
         if _FULL.search(words):
-            return HostError(
-                f"no space left while building in {self.folder}",
-                mend="free some space there (cowpen kernels prune), or point XDG_CACHE_HOME at a larger disk",
-            )
-        fault = _FAULT.search(words)
+            return HostError(f"no space left while building in {self.folder}", mend=MORE_ROOM)
+        fault = next(filter(None, (pattern.search(words) for pattern in _FAULTS)), None)
         return BuildError(
-            f"the kernel for {self.arch.name} does not build ({fault[0].strip() if fault else 'no error line'})",
-            mend=f"the whole output is in {self.log}",
+            f"the kernel for {self.arch.name} {what} ({fault[0].strip() if fault else 'no error line'})",
+            mend=f"the whole output is in {self.failed_log}",
             detail=words[-20000:],
         )
 
 
+def _died_itself(command: str | Path, status: int) -> None:
+    if status < 0:
+        raise HostError(
+            f"{command} was killed by signal {-status}", mend="see dmesg: perhaps the host ran out of memory"
+        )
+
+
 @contextmanager
-def opened(source: Source, fragments: Sequence[Path], arch: Arch, cache: Cache) -> Iterator[BuildTree]:
+def opened(
+    source: Source, fragments: Sequence[Path], arch: Arch, cache: Cache, tell: Tell
+) -> Iterator[BuildTree]:
     """The tree for kernels of this lineage, configuration and compiler; waits while another cowpen builds there.
 
     Raises `HostError` without the tools, or without room for a new tree.
@@ -198,25 +256,15 @@ def opened(source: Source, fragments: Sequence[Path], arch: Arch, cache: Cache) 
         tools.find(command)
     key = digest(_FORMAT, source.lineage, arch.name, *fragments, tools.identity(arch.compiler()))
     folder = cache.path(KIND, key)
-    with cache.lock(f"{KIND}-{key}", seconds=BUILD_SECONDS, what=f"the build tree of {source.name}"):
-        tree = BuildTree(folder, arch)
-        if (folder / "busy").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    what = f"the build tree of {source.name}"
+    with cache.lock(f"{KIND}-{key}", seconds=BUILD_SECONDS, what=what, tell=tell):
+        if (folder / _BUSY).exists():
+            cache.remove(folder)
         if not folder.exists():
-            _make_room(cache)
+            cache.prune(KIND, unused_seconds=_UNUSED_SECONDS, most_bytes=_MOST_BYTES)
+            cache.require(_ROOM, "build a kernel")
             folder.mkdir(parents=True)
         os.utime(folder)
         held = Held(folder)
-        yield tree
+        yield BuildTree(folder, arch, source.tree[:12])
         del held
-
-
-def _make_room(cache: Cache) -> None:
-    cache.prune(KIND, unused_seconds=_UNUSED_SECONDS, most_bytes=_MOST_BYTES)
-    cache.root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(cache.root).free
-    if free < _ROOM:
-        raise HostError(
-            f"no room to build a kernel: {cache.root} has {free / 1e9:.1f} GB left, {_ROOM / 1e9:.1f} are needed",
-            mend="free some (cowpen kernels prune), or point XDG_CACHE_HOME at a larger disk",
-        )

@@ -8,7 +8,7 @@ and what must catch it:
     Arches: x86_64 aarch64
     Fragments: base debug-vm
     Caught-by: BUG/PROGRAM
-    Within: 10 attempts
+    Within: 10 attempts (or: not caught yet; what follows in brackets is for people)
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from harness.kernel.source import debian_source
 
 _SOURCE = re.compile(r"linux-source-(\d+\.\d+)")
 _MUTANT_KEYS = ("Removes", "Kernels", "Arches", "Fragments", "Caught-by", "Within")
+_WITHIN = re.compile(r"(?P<attempts>[1-9][0-9]*) attempts?\b.*|not caught yet\b.*")
 
 
 class _File(Record):
@@ -64,21 +65,25 @@ class Definition:
     patches: tuple[Path, ...]
     caught_by: str | None = None
     """Of a mutant: the bug and program that must show its fault."""
-    within: str | None = None
-    """Of a mutant: how soon."""
+    within: int | None = None
+    """Of a mutant: in how many attempts at most; None if it is not caught yet."""
 
     def recipe(self, arch: Arch, cache: Cache, tell: Tell) -> Recipe:
         """What to build; fetches the source if need be. `UserError` if it is not for ``arch``."""
+        fragments = self.check(arch)
+        return Recipe(self.name, debian_source(self.series, cache, tell), fragments, self.patches)
+
+    def check(self, arch: Arch) -> tuple[Path, ...]:
+        """The files of its fragments; `UserError` if it is not for ``arch``, or if one of them is wrong."""
         if arch.name not in self.arches:
             raise UserError(
                 f"{self.name} does not exist for {arch.name}", mend=f"it exists for {', '.join(self.arches)}"
             )
-        fragments = fragment_files(self.fragments, arch)
-        return Recipe(self.name, debian_source(self.series, cache, tell), fragments, self.patches)
+        return fragment_files(self.fragments, arch)
 
     def identity(self, arch: Arch) -> str:
         """`Recipe.identity`, without looking at the source."""
-        return recipe_identity(fragment_files(self.fragments, arch), self.patches)
+        return recipe_identity(self.check(arch), self.patches, arch)
 
 
 def define(name: str) -> Definition:
@@ -105,17 +110,27 @@ def _toml(path: Path) -> Definition:
 
 
 def _mutant(path: Path, name: str, series: str) -> Definition:
+    """The mutant of a patch for one series; `UserError` names the line of its header that is wrong."""
     header = mutant_header(path)
     for key in _MUTANT_KEYS:
         if key not in header:
             raise UserError(f"{path}: expected a line {key}: … before the first empty one")
+    within = _WITHIN.fullmatch(header["Within"])
+    if within is None:
+        raise UserError(
+            f"{path}: Within: expected 'N attempts' or 'not caught yet', not {header['Within']!r}"
+        )
+    try:
+        arches = tuple(get_arch(arch).name for arch in header["Arches"].split())
+    except UserError as error:
+        raise UserError(f"{path}: Arches: {error.message}", mend=error.mend) from error
     return Definition(
         name=name,
         title=f"mutant: {header['Removes']}",
         series=series,
-        arches=tuple(get_arch(arch).name for arch in header["Arches"].split()),
+        arches=arches,
         fragments=tuple(header["Fragments"].split()),
         patches=(path,),
         caught_by=header["Caught-by"],
-        within=header["Within"],
+        within=int(within["attempts"]) if within["attempts"] else None,
     )

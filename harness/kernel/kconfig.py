@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from harness.arch import Arch
-from harness.errors import nearest
+from harness.errors import UserError, nearest
 
-_SET = re.compile(r"^(CONFIG_\w+)=(.*)$", re.MULTILINE)
-_NOT_SET = re.compile(r"^# (CONFIG_\w+) is not set$", re.MULTILINE)
+_SETTING = re.compile(r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)$", re.MULTILINE)
+# Nothing else may stand in a fragment, for merge_config.sh takes any other line for a comment.
+_FRAGMENT_LINE = re.compile(
+    r"CONFIG_\w+=(?:[ymn]|-?\d+|0x[0-9a-fA-F]+|\".*\")|# CONFIG_\w+ is not set|#(?! *CONFIG_\w+ is not set).*|"
+)
 _CONFIG = re.compile(r"^\s*(?:menu)?config\s+(\w+)\s*$")
 _DEPENDS = re.compile(r"^\s*depends\s+on\s+(.+)$")
 _PROMPT = re.compile(r'^\s*(?:prompt|bool|tristate|int|hex|string)\s+["\']')
@@ -26,9 +29,20 @@ _DEEPEST = 40  # files that include each other
 
 
 def settings(config: str) -> dict[str, str]:
-    """``.config`` or a fragment as a dictionary; what is not set is ``n``."""
-    found = dict(_SET.findall(config))
-    return found | dict.fromkeys(_NOT_SET.findall(config), "n")
+    """``.config`` or a fragment as a dictionary, the last word on an option; what is not set is ``n``."""
+    return {name or unset: value if name else "n" for name, value, unset in _SETTING.findall(config)}
+
+
+def check_fragment(path: Path) -> None:
+    """`UserError` names the first line of a fragment that would be taken for a comment and is not written as one."""
+    # Bytes, for read_text() would take the carriage returns away.
+    lines = path.read_bytes().decode(errors="replace").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not _FRAGMENT_LINE.fullmatch(line):
+            raise UserError(
+                f"{path}:{number}: {line!r} is no option",
+                mend="write CONFIG_X=…, # CONFIG_X is not set, or a comment in a line of its own",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -92,10 +93,22 @@ def resolve(
     Raises `UserError` for a wrong spec or image, `HostError` when a stock kernel is not to be had, `BuildError` when
     one does not build.
     """
-    parsed = parse(spec)
-    check_arch(parsed, arch)
+    parsed = check(spec, arch)
     request = _Request(arch, cache, offline, refresh, tell or _silent, jobs)
     return _RESOLVERS[type(parsed)](parsed, request)
+
+
+def check(spec: str, arch: Arch) -> KernelSpec:
+    """The spec, taken apart; `UserError` for all that can be known to be wrong before anything is fetched or built."""
+    parsed = parse(spec)
+    check_arch(parsed, arch)
+    if isinstance(parsed, NamedSpec):
+        define(parsed.text).check(arch)
+    elif isinstance(parsed, TreeSpec):
+        fragment_files(parsed.fragments, arch)
+        if not parsed.source.exists():
+            raise UserError(f"no folder {parsed.source}")
+    return parsed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +168,8 @@ def _resolve_debian(spec: KernelSpec, request: _Request) -> Kernel:
         refresh=request.refresh,
         tell=request.tell,
     )
+    with contextlib.suppress(FileNotFoundError):  # pruned this very moment: whoever opens its files says so
+        request.cache.keep(fetched.folder)
     return _from_entry(fetched.folder, fetched.provenance)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from harness import tools
 from harness.cache import Cache, digest
 from harness.errors import BuildError, UserError
 from harness.kernel.build import Built
-from harness.kernel.buildtree import REPRODUCIBLE, make_words
+from harness.kernel.buildtree import environment, make_words
 
 _MODULE_SECONDS = 300.0
 
@@ -54,5 +53,5 @@ def compile_module(
         makefile = f"obj-m := {source.stem}.o\nccflags-y := {flags}\n"
         (work / "Makefile").write_text(makefile, encoding="utf-8")
         words = [*command(work), f"M={work}", "modules"]
-        tools.run(words, seconds=_MODULE_SECONDS, env=os.environ | REPRODUCIBLE, check=BuildError)
+        tools.run(words, seconds=_MODULE_SECONDS, env=environment(), check=BuildError)
         shutil.move(work / f"{source.stem}.ko", folder)

@@ -16,8 +16,10 @@ def definition_files() -> dict[str, tuple[Path, str | None]]:
     folder = data_folder("kernels")
     found: dict[str, tuple[Path, str | None]] = {path.stem: (path, None) for path in folder.glob("*.toml")}
     for path in (folder / "mutants").glob("*.patch"):
-        for series in mutant_header(path).get("Kernels", "").split():
-            found[f"{path.stem.removesuffix(f'-{series}')}-{series}"] = (path, series)
+        # One for no series has its own name, and `define` says what it lacks.
+        for series in mutant_header(path).get("Kernels", "").split() or [""]:
+            name = f"{path.stem.removesuffix(f'-{series}')}-{series}" if series else path.stem
+            found[name] = (path, series)
     return found
 
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from harness import tools
 from harness.arch import host_arch
-from harness.cache import Cache, digest
+from harness.cache import MORE_ROOM, Cache, digest
 from harness.deadline import Deadline
 from harness.errors import BuildError, CowpenError, HostError, Tell, UserError
 from harness.kernel.debian import download_package
@@ -32,7 +32,8 @@ _FETCH_SECONDS = 1500.0
 _UNPACK_SECONDS = 900.0
 _GIT_SECONDS = 600.0
 _FORMAT = "repository-1"  # another one when sources are kept differently
-_LARGEST = 64 << 20  # bytes of one file of a tarball; the largest of Linux 6.12 has 21 MB
+_LARGEST = 64 << 20  # bytes of one file that is to be kept; the largest of Linux 6.12 has 21 MB
+_ROOM = 1 << 30  # for a kernel's source in a repository of ours; Linux 6.12 takes 0.4 GB
 # Nothing of the user's own git configuration, and no lock or refreshed index left in a user's repository.
 _ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -48,7 +49,17 @@ _SETTINGS = (
     "core.fsync=none",
     "core.autocrlf=false",
     "core.fsmonitor=false",
+    "core.sparseCheckout=false",
     "gc.auto=0",
+)
+# Of a git command, a hook or a shell that cowpen runs in.
+_NOT_OURS = (
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_WORK_TREE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
 )
 _HUNK = re.compile(r"^error: (?:patch failed: (?P<at>\S+:\d+)|(?P<why>.*))$", re.MULTILINE)
 
@@ -113,7 +124,9 @@ def debian_source(series: str, cache: Cache, tell: Tell) -> Source:
         provenance = {"package": package, "version": chosen.version, "sha256": chosen.sha256}
         (folder / "provenance.json").write_text(json.dumps(provenance) + "\n", encoding="utf-8")
 
-    fetched = cache.entry("sources", package, fetch, seconds=_FETCH_SECONDS, what=package)
+    fetched = cache.entry(
+        "sources", package, fetch, seconds=_FETCH_SECONDS, what=package, tell=tell, keep=True
+    )
     provenance = json.loads((fetched / "provenance.json").read_text(encoding="utf-8"))
     repository = _imported(fetched / "source.tar.xz", provenance["sha256"], package, cache, tell)
     return Source(
@@ -141,11 +154,16 @@ def user_source(where: Path, revision: str | None, cache: Cache, tell: Tell) -> 
 
 
 def _is_repository(folder: Path) -> bool:
-    """Whether the folder is the top of a repository's work tree; a folder inside of another's is its own source."""
+    """Whether it is a bare repository or the top of one's work tree; a folder inside of another's is its own source."""
     try:
-        return Path(_git(None, "-C", folder, "rev-parse", "--show-toplevel")).samefile(folder)
+        bare = _git(None, "-C", folder, "rev-parse", "--is-bare-repository") == "true"
+        return Path(_git(None, "-C", folder, "rev-parse", *_top(bare))).samefile(folder)
     except HostError:
         return False
+
+
+def _top(bare: bool) -> tuple[str, ...]:
+    return ("--path-format=absolute", "--git-dir" if bare else "--show-toplevel")
 
 
 def tarball_source(tarball: Path, cache: Cache, tell: Tell) -> Source:
@@ -165,14 +183,21 @@ def tarball_source(tarball: Path, cache: Cache, tell: Tell) -> Source:
 def git_source(folder: Path, revision: str | None, cache: Cache) -> Source:
     """A revision of a user's git repository; without one its work tree as it is now, but for what it ignores.
 
-    Nothing is written there. Raises `UserError` if there is no such repository or revision.
+    Of a folder in the repository only what is in that folder. Nothing is written there. Raises `UserError` if there is
+    no such repository or revision.
     """
+
+    def asked(*words: str) -> str:
+        return _git(None, "-C", folder, "rev-parse", "--path-format=absolute", *words)
+
     try:
-        where = ("--git-common-dir", "--git-dir", "--show-toplevel")
-        there = _git(None, "-C", folder, "rev-parse", "--path-format=absolute", *where)
+        bare = asked("--is-bare-repository") == "true"
+        repository, own, top = (
+            Path(asked(word)) for word in ("--git-common-dir", "--git-dir", _top(bare)[1])
+        )
+        prefix = "" if bare else asked("--show-prefix").rstrip("/")
     except HostError as error:
         raise UserError(f"{folder} is no git repository", detail=error.detail) from error
-    repository, own, top = map(Path, there.splitlines())
     wanted = revision or "HEAD"
     try:
         # HEAD is a work tree's own, and branches are everybody's: so it is asked there.
@@ -183,15 +208,15 @@ def git_source(folder: Path, revision: str | None, cache: Cache) -> Source:
             mend="git log there shows which it has",
             detail=error.detail,
         ) from error
-    lineage = f"git-{digest(str(repository))}"
+    lineage = f"git-{digest(str(repository), prefix)}" if prefix else f"git-{digest(str(repository))}"
     source = Source(
         name=f"{top.name}@{commit[:12]}",
         lineage=lineage,
         repository=repository,
-        tree=_git(repository, "rev-parse", f"{commit}^{{tree}}"),
-        provenance={"folder": str(top), "commit": commit},
+        tree=_tree(repository, commit, prefix),
+        provenance={"folder": str(folder.resolve()), "commit": commit},
     )
-    if revision is None:
+    if revision is None and not bare:
         objects = _own_objects(lineage, cache)
         tree = _added(repository, top, objects, known=own / "index", begin=source.tree)
         if tree != source.tree:
@@ -200,6 +225,13 @@ def git_source(folder: Path, revision: str | None, cache: Cache) -> Source:
                 source, name=f"{source.name} with changes", tree=tree, objects=objects, provenance=changed
             )
     return _a_kernel(source, folder)
+
+
+def _tree(repository: Path, commit: str, prefix: str) -> str:
+    try:
+        return _git(repository, "rev-parse", "--verify", "--end-of-options", f"{commit}:{prefix}")
+    except HostError as error:
+        raise UserError(f"{commit[:12]} has no folder {prefix}", detail=error.detail) from error
 
 
 def folder_source(folder: Path, cache: Cache) -> Source:
@@ -232,6 +264,8 @@ def _own_objects(lineage: str, cache: Cache) -> Path:
     with cache.lock(f"repository-{lineage}", seconds=_GIT_SECONDS, what=str(repository)):
         if not (repository / "HEAD").exists():
             _git(None, "init", "--quiet", "--bare", repository)
+        os.utime(repository)  # used just now, for `Cache.prune`
+        cache.keep(repository)
     return repository / "objects"
 
 
@@ -245,18 +279,35 @@ def _added(
     with tempfile.TemporaryDirectory(prefix="cowpen-index-") as temporary:
         index = Path(temporary) / "index"
         if known is not None and known.is_file():
-            shutil.copyfile(known, index)  # a second instead of ten
+            # A second instead of ten. With its time: git looks twice at files that changed at that time, or later.
+            shutil.copy2(known, index)
         elif begin is not None:
             _git(repository, "read-tree", begin, index=index, objects=objects)
+        _refuse_large(work, _git(repository, *_NEW_FILES, index=index, work=work, objects=objects))
         # Without a look at the repository's own objects: git would renew the times of those that it would write again.
         _git(repository, "add", "--all", ".", index=index, work=work, objects=objects, alone=True)
         return _git(repository, "write-tree", "--missing-ok", index=index, objects=objects, alone=True)
+
+
+_NEW_FILES = ("ls-files", "--others", "--exclude-standard", "-z")
+
+
+def _refuse_large(work: Path, names: str) -> None:
+    """`UserError` for a disk image or a core that lies about in a work tree: all that git does not ignore is kept."""
+    for name in filter(None, names.split("\0")):
+        path = work / name
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > _LARGEST:
+            raise UserError(
+                f"{path} is larger than {_LARGEST >> 20} MB: no kernel's source",
+                mend="move it away, or name it in .git/info/exclude or .gitignore",
+            )
 
 
 def _imported(tarball: Path, key: str, name: str, cache: Cache, tell: Tell) -> Path:
     """The repository that holds what the tarball holds, as the branch ``source``."""
 
     def make(folder: Path) -> None:
+        cache.require(_ROOM, f"unpack {name}")
         tell(f"unpacking {name}")
         _git(None, "init", "--quiet", "--bare", folder)
         argv = [tools.find("git"), *_options(), "fast-import", "--quiet", "--done"]
@@ -267,14 +318,20 @@ def _imported(tarball: Path, key: str, name: str, cache: Cache, tell: Tell) -> P
                 assert process.stdin is not None
                 _feed(tarball, process.stdin, deadline)
                 _, complaint = process.communicate(deadline.remaining)
-            except (tarfile.TarError, EOFError, BrokenPipeError) as error:
+            except BrokenPipeError:
+                # It has ended, and says why: the disk is full, perhaps.
+                _, complaint = process.communicate(deadline.remaining)
+            except (tarfile.TarError, EOFError) as error:
                 raise UserError(f"{tarball}: not a whole tarball ({error})") from error
             if process.wait(1) != 0:
+                said = complaint.decode(errors="replace")
+                last = said.strip().splitlines()[-1:]
                 raise HostError(
-                    f"git fast-import failed for {name}", detail=complaint.decode(errors="replace")
+                    f"git fast-import failed for {name}: {''.join(last)}", mend=MORE_ROOM, detail=said
                 )
 
-    return cache.entry("sources", digest(_FORMAT, key), make, seconds=_UNPACK_SECONDS, what=name)
+    where = digest(_FORMAT, key)
+    return cache.entry("sources", where, make, seconds=_UNPACK_SECONDS, what=name, tell=tell, keep=True)
 
 
 def _feed(tarball: Path, out: IO[bytes], deadline: Deadline) -> None:
@@ -323,9 +380,8 @@ def _git(
     alone: bool = False,
 ) -> str:
     """What git prints; objects that it makes go to ``objects``, and unless ``alone`` it finds the repository's too."""
-    env = {**os.environ, **_ENVIRONMENT}
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS} | _ENVIRONMENT
     for name, path in (("GIT_DIR", repository), ("GIT_INDEX_FILE", index), ("GIT_WORK_TREE", work)):
-        env.pop(name, None)
         if path is not None:
             env[name] = str(path)
     if objects is not None and repository is not None and objects.parent != repository:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable
@@ -118,8 +119,10 @@ def _parse_path(rest: str) -> PathSpec:
 
 
 def _parse_tree(rest: str) -> TreeSpec:
-    where, *fragments = rest.split("+")
-    folder, at, revision = where.partition("@")
+    folder = _existing(rest)
+    where, *fragments = rest[len(folder) :].split("+")
+    more, at, revision = where.partition("@")
+    folder += more
     if not folder or (at and not revision) or "" in fragments:
         raise UserError(
             f"kernel spec 'tree:{rest}': a part is empty", mend="write tree:DIR[@REV][+FRAGMENT…]"
@@ -129,6 +132,21 @@ def _parse_tree(rest: str) -> TreeSpec:
     # Without the base nothing would boot.
     named = ("base", *(name for name in fragments if name != "base"))
     return TreeSpec(f"tree:{rest}", _expand(folder), revision or None, named)
+
+
+def _existing(rest: str) -> str:
+    """The longest part, up to an @ or a + or the end, that is a file's or folder's path; empty if none is.
+
+    For such signs may stand in a path: /home/me@there/linux-6.1+rt.
+    """
+    ends = [match.start() for match in re.finditer(r"[@+]|$", rest)]
+    return next((rest[:end] for end in reversed(ends) if _is_there(rest[:end])), "")
+
+
+def _is_there(path: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # too long for a name, for example
+        return bool(path) and _expand(path).exists()
+    return False
 
 
 def _expand(path: str) -> Path:
@@ -155,7 +173,7 @@ KINDS: dict[str, SpecKind] = {
 
 
 def parse(text: str) -> KernelSpec:
-    """Take a kernel spec apart, without looking at any file but the names in ``kernels/``.
+    """Take a kernel spec apart; of files it only asks whether a ``tree:``, or a definition of ``kernels/``, is there.
 
     `UserError` says what was expected, or which known spec is nearest.
     """

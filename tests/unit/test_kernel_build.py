@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from harness import tools
 from harness.arch import ARCHES, X86_64
 from harness.cache import Cache, digest
 from harness.cli.kernels import kernels
+from harness.deadline import Deadline
 from harness.errors import BuildError, HostError, ToolMissingError, UserError
 from harness.kernel import build as building
-from harness.kernel import buildtree, names
+from harness.kernel import buildtree, kconfig, names
+from harness.kernel import source as sources
 from harness.kernel.build import Built, Recipe, build, cached, fragment_files
 from harness.kernel.definition import define
 from harness.kernel.kit import build_module
+from harness.kernel.names import definition_files
 from harness.kernel.source import debian_source, folder_source, git_source, user_source
 from harness.kernel.spec import NamedSpec, TreeSpec, parse
 
 # Like the kernel's own makefile as far as the builder can tell: it has CONFIG_NEVER in Kconfig and refuses it, compiles
-# each .c file that is newer than its object, and does not compile what says BROKEN.
+# each .c file that is newer than its object, and does not compile what says BROKEN. What says SLOW has half an object
+# for two seconds the first time; make's pid is in the file slow then. BENCH is the test's own folder.
 MAKEFILE = """\
 allnoconfig:
+\t@if grep -q BROKEN Kconfig; then echo "mm/Kconfig:7: syntax error" >&2; exit 1; fi
 \t@grep -v -e CONFIG_NEVER -e CONFIG_MISSPELT -e 'CONFIG_GONE is not set' $(KCONFIG_ALLCONFIG) > .config
 %.o: %.c
 \t@echo "  CC      $@"
 \t@if grep -q BROKEN $<; then echo "$<:12:3: error: expected ';' before 'return'" >&2; \\
 \t  echo "$<:99:1: error: and another" >&2; exit 1; fi
 \t@if grep -q FULL $<; then echo "$@: No space left on device" >&2; exit 1; fi
-\t@if grep -q SLOW $<; then touch $(SLOW); sleep 30; fi
-\t@cp $< $@; echo $@ >> $(COUNT)
+\t@if grep -q SLOW $< && ! test -e BENCH/slow; then head -c 5 $< > $@; echo $$PPID > BENCH/slow; sleep 2; fi
+\t@cp $< $@; echo $@ >> BENCH/count
 bzImage: mm/fork.o mm/memory.o
+\t@env > BENCH/environment
 \t@mkdir -p arch/x86/boot
 \t@cat mm/*.o > arch/x86/boot/bzImage
 \t@echo "$(ARCH) $(KBUILD_BUILD_TIMESTAMP)" >> arch/x86/boot/bzImage
@@ -107,8 +119,14 @@ class Bench:
         (self.kernels / "fragments").mkdir(parents=True, exist_ok=True)
         (self.kernels / f"fragments/{name}.config").write_text(text)
 
-    def debian(self, files: dict[str, str] = SOURCE) -> None:
+    def files(self, **changed: str) -> dict[str, str]:
+        """The small source, with other content of some files."""
+        files = {**SOURCE, **changed}
+        return files | {"Makefile": files["Makefile"].replace("BENCH", str(self.folder))}
+
+    def debian(self, **changed: str) -> None:
         """What fetching the package leaves."""
+        files = self.files(**changed)
         folder = self.cache.root / "sources/linux-source-6.1"
         folder.mkdir(parents=True)
         with tarfile.open(folder / "source.tar.xz", "w:xz") as archive:
@@ -120,9 +138,23 @@ class Bench:
             json.dumps({"version": "6.1.1-1", "sha256": digest(folder / "source.tar.xz")})
         )
 
+    def tarball(self, **changed: str) -> Path:
+        path = self.folder / "linux.tar"
+        with tarfile.open(path, "w") as archive:
+            for name, text in self.files(**changed).items():
+                member = tarfile.TarInfo(f"linux-1/{name}")
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text.encode()))
+        return path
+
+    def patch(self, text: str) -> Path:
+        path = self.folder / "a.patch"
+        path.write_text(text)
+        return path
+
     def user(self, **changed: str) -> Path:
         folder = self.folder / "linux"
-        for name, text in {**SOURCE, **changed}.items():
+        for name, text in self.files(**changed).items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
@@ -136,6 +168,14 @@ class Bench:
             origin = user_source(source, None, self.cache, self.said.append)
         return build(Recipe("it", origin, files, patches), X86_64, self.cache, self.said.append)
 
+    def making(self) -> int:
+        """The pid of make, once it compiles what says SLOW."""
+        deadline = Deadline(30, "the slow file")
+        while not (said := (self.folder / "slow").read_text() if (self.folder / "slow").exists() else ""):
+            deadline.check()
+            time.sleep(0.02)
+        return int(said)
+
     @property
     def compiled(self) -> list[str]:
         """Objects made since the last look."""
@@ -148,8 +188,6 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(buildtree, "_TOOLS", ("make", "git"))  # the small source needs no more
-    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
-    monkeypatch.setenv("SLOW", str(tmp_path / "slow"))
     for module in (building, names):
         monkeypatch.setattr(module, "data_folder", lambda name: tmp_path / name)
     return Bench(tmp_path)
@@ -185,7 +223,7 @@ def test_a_kernel_is_built_once(bench: Bench) -> None:
     assert built.provenance["source"]["name"] == "linux-source-6.1 6.1.1-1"
     assert built.provenance["fragments"] == ["base.config", "base-x86_64.config"]
     assert built.provenance["compiler"].startswith(("gcc", "x86_64-linux-gnu-gcc"))
-    assert cached(bench.cache) == [built]
+    assert cached(bench.cache) == ([built], [])
     bench.fragment("base", "CONFIG_FINE=y\n")
     assert bench.build() != built, "another fragment is another kernel"
 
@@ -270,21 +308,53 @@ def test_an_option_that_is_not_taken_is_explained(bench: Bench) -> None:
 def test_a_users_source_may_lack_options(bench: Bench) -> None:
     bench.fragment("wrong", "CONFIG_NEVER=y\nCONFIG_MISSPELT=y\n")
     built = bench.build("base", "wrong", source=bench.user())
+    bench.said.clear()
+    bench.build("base", "wrong", source=bench.user())  # from the cache
     lacking = [line.partition(":")[0] for line in built.provenance["missing"]]
     assert lacking == ["CONFIG_MISSPELT=y", "CONFIG_NEVER=y"]
     assert any("without CONFIG_MISSPELT=y: this source has no such option" in line for line in bench.said)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "KASAN=y",
+        " CONFIG_X=y",
+        "CONFIG_X = y",
+        "CONFIG_X=y # why",
+        "CONFIG_X=y\r",
+        "CONFIG_X is not set",
+        "#CONFIG_X is not set",
+    ],
+)
+def test_a_line_of_a_fragment_that_would_be_taken_for_a_comment(bench: Bench, line: str) -> None:
+    bench.fragment("wrong", f'# why\n\nCONFIG_A="b c"\nCONFIG_B=0x1f\n{line}\n')
+    with pytest.raises(UserError, match=r"wrong\.config:5: .* is no option: write CONFIG_X=…"):
+        fragment_files(("base", "wrong"), X86_64)
+
+
+def test_the_last_word_on_an_option_counts() -> None:
+    assert kconfig.settings("CONFIG_A=y\n# CONFIG_A is not set\n# CONFIG_B is not set\nCONFIG_B=m\n") == {
+        "CONFIG_A": "n",
+        "CONFIG_B": "m",
+    }
 
 
 def test_a_fragment_that_does_not_exist_is_named(bench: Bench) -> None:
     with pytest.raises(UserError, match=r"no fragment bas in .*: did you mean base"):
         fragment_files(("bas",), X86_64)
     own = bench.folder / "own.config"
+    with pytest.raises(UserError, match=r"no file .*/own\.config: a fragment without a /"):
+        fragment_files((str(own),), X86_64)
     own.write_text("CONFIG_FINE=y\n")
     assert fragment_files((str(own),), X86_64) == (own,)
+    bench.fragment("64k-aarch64", "CONFIG_FINE=y\n")
+    with pytest.raises(UserError, match="no fragment 64k for x86_64: it exists for aarch64"):
+        fragment_files(("64k",), X86_64)
 
 
 def test_the_compilers_first_complaint_is_the_error(bench: Bench) -> None:
-    bench.debian({**SOURCE, "mm/fork.c": "BROKEN\n"})
+    bench.debian(**{"mm/fork.c": "BROKEN\n"})
     with pytest.raises(BuildError, match=r"mm/fork\.c:12:3: error: expected ';' before 'return'") as error:
         bench.build()
     assert "and another" in error.value.detail
@@ -292,18 +362,66 @@ def test_the_compilers_first_complaint_is_the_error(bench: Bench) -> None:
     assert error.value.mend is not None
     log = Path(error.value.mend.removeprefix("the whole output is in "))
     assert "and another" in log.read_text()
+    with pytest.raises(BuildError):
+        bench.build(
+            patches=(bench.patch("--- a/mm/fork.c\n+++ b/mm/fork.c\n@@ -1 +1 @@\n-BROKEN\n+BROKEN again\n"),)
+        )
+    assert "and another" in log.read_text(), "the next source's log is another"
+    assert len(list(log.parent.glob("failed-*.log"))) == 2
     assert not list((bench.cache.root / "tmp").iterdir())
-    assert cached(bench.cache) == []
+    assert cached(bench.cache) == ([], [])
+
+
+def test_what_kconfig_stumbles_over_is_the_error(bench: Bench) -> None:
+    with pytest.raises(BuildError, match=r"cannot be configured \(mm/Kconfig:7: syntax error\)"):
+        bench.build(source=bench.user(Kconfig="BROKEN\n"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'ERROR: modpost: "x" [fs/y.ko] undefined!',
+        "ld: mm/a.o: in function `f': multiple definition of `f'; mm/b.o: first defined here",
+        "ld: mm/a.o: undefined reference to `g'",
+    ],
+)
+def test_the_linkers_complaint_is_the_error(bench: Bench, line: str) -> None:
+    quoted = line.replace("'", "'\\''")
+    makefile = MAKEFILE.replace(
+        "bzImage: mm/fork.o mm/memory.o\n", f"bzImage: mm/fork.o mm/memory.o\n\t@echo '{quoted}'; exit 1\n"
+    )
+    with pytest.raises(BuildError, match=re.escape(line[-20:])):
+        bench.build(source=bench.user(Makefile=makefile))
 
 
 def test_a_full_disk_is_the_hosts_trouble(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.debian({**SOURCE, "mm/fork.c": "FULL\n"})
+    bench.debian(**{"mm/fork.c": "FULL\n"})
     with pytest.raises(HostError, match=r"no space left while building .*cowpen kernels prune"):
         bench.build()
     usage = buildtree.shutil.disk_usage(bench.folder)
     monkeypatch.setattr(buildtree.shutil, "disk_usage", lambda path: usage._replace(free=1 << 30))
     with pytest.raises(HostError, match=r"no room to build a kernel: .* has 1\.1 GB left, 3\.2 are needed"):
         bench.build("base", "debug")
+    monkeypatch.setattr(buildtree.shutil, "disk_usage", lambda path: usage._replace(free=1 << 29))
+    with pytest.raises(
+        HostError, match=r"no room to unpack linux\.tar: .* has 0\.5 GB left, 1\.1 are needed"
+    ):
+        bench.build(source=bench.tarball())
+
+
+def test_a_disk_that_becomes_full_while_a_source_is_unpacked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = bench.folder / "git"
+    git.write_text("#!/bin/sh\necho 'fatal: write error: No space left on device' >&2\nexit 128\n")
+    git.chmod(0o755)
+    found = tools.find
+    monkeypatch.setattr(sources.tools, "find", lambda name: str(git) if name == "git" else found(name))
+    tarball = bench.tarball(**{"mm/large.c": "x" * (4 << 20)})  # more than a pipe holds
+    run = tools.run
+    monkeypatch.setattr(sources.tools, "run", lambda argv, **more: run([found("git"), *argv[1:]], **more))
+    with pytest.raises(HostError, match="No space left on device: free some space there"):
+        bench.build(source=tarball)
 
 
 def test_a_missing_compiler_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,18 +447,76 @@ def test_two_at_once_get_the_same(bench: Bench) -> None:
     assert len(bench.compiled) == 2
 
 
-def test_a_build_that_was_killed_leaves_nothing_to_trip_over(bench: Bench) -> None:
+SLOW = {"mm/fork.c": SOURCE["mm/fork.c"] + "SLOW\n"}
+
+
+def test_a_cowpen_that_was_killed_leaves_nothing_to_trip_over(bench: Bench) -> None:
+    bench.debian(**SLOW)
+    child = os.fork()
+    if child == 0:
+        try:
+            bench.build()
+        finally:
+            os._exit(0)
+    bench.making()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    (tree,) = (bench.cache.root / "trees").iterdir()
+    assert (tree / "source/mm/fork.o").read_text() == "one\nt", "half of it, and newer than its source"
+    (tree / "index.lock").touch()  # as git leaves it that is killed while it writes the files
+    assert cached(bench.cache) == ([], [])
+    assert bench.build().image.read_text().startswith("one\ntwo\nthree\nfour\nfive\nSLOW\nint memory;")
+    assert not (tree / "index.lock").exists()
+
+
+def test_a_make_that_was_killed_leaves_nothing_to_trip_over(bench: Bench) -> None:
+    bench.debian(**SLOW)
+    killer = threading.Thread(target=lambda: os.kill(bench.making(), signal.SIGKILL))
+    killer.start()
+    with pytest.raises(HostError, match="make was killed by signal 9"):
+        bench.build()
+    killer.join()
+    built = bench.build()
+    assert built.image.read_text().startswith("one\ntwo\nthree\nfour\nfive\nSLOW\nint memory;")
+    assert built.provenance["whole"]
+
+
+def test_a_build_tells_how_far_it_is_and_who_waits_for_what(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buildtree, "_TELL_EVERY", 0.2)
+    bench.debian(**SLOW)
+    first = threading.Thread(target=bench.build)
+    first.start()
+    bench.making()
+    bench.build()
+    first.join()
+    assert any(re.search(r"\d steps after \d+ s of about 1720, ", line) for line in bench.said)
+    assert bench.said.count("waiting for another cowpen that is making the kernel it for x86_64") == 1
+
+
+def test_the_users_environment_builds_no_other_kernel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = bench.folder / "own"
+    own.mkdir()
+    (own / ".config").write_text("the user's\n")
+    theirs = {
+        "KBUILD_OUTPUT": str(own),
+        "KCONFIG_CONFIG": str(own / ".config"),
+        "LOCALVERSION": "-mine",
+        "LLVM": "1",
+        "MAKEFLAGS": "-k",
+        "CROSS_COMPILE": "sparc-",
+        "GIT_DIR": str(own),
+    }
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
     bench.debian()
     bench.build()
-    (tree,) = (bench.cache.root / "trees").iterdir()
-    # As make leaves it: an object newer than its source, and only half of it.
-    (tree / "source/mm/fork.o").write_text("on")
-    (tree / "busy").touch()
-    assert len(bench.compiled) == 2
-    patch = bench.folder / "a.patch"
-    patch.write_text("--- a/mm/memory.c\n+++ b/mm/memory.c\n@@ -1 +1 @@\n-int memory;\n+int mem;\n")
-    assert bench.build(patches=(patch,)).image.read_text().startswith("one\ntwo\nthree\n")
-    assert len(bench.compiled) == 2, "all of it again"
+    assert [path.name for path in own.iterdir()] == [".config"]
+    assert (own / ".config").read_text() == "the user's\n"
+    seen = dict(line.split("=", 1) for line in (bench.folder / "environment").read_text().splitlines())
+    assert {name: value for name, value in seen.items() if theirs.get(name) == value} == {}
+    assert seen["CROSS_COMPILE"] == "", "make exports what its command line says"
 
 
 @pytest.fixture
@@ -374,6 +550,68 @@ def test_revisions_of_a_users_repository(bench: Bench, repository: Path) -> None
         git_source(repository, "v9", bench.cache)
     with pytest.raises(UserError, match="is no git repository"):
         git_source(bench.folder, "HEAD", bench.cache)
+
+
+def test_repositories_that_are_not_just_a_kernels_work_tree(bench: Bench, repository: Path) -> None:
+    """A bare one, a sparse checkout, a kernel in a folder of a larger project."""
+    wanted = git_source(repository, "HEAD", bench.cache).tree
+    bare, sparse, large = (bench.folder / name for name in ("linux.git", "sparse", "large"))
+    git(bench.folder, "clone", "-q", "--bare", str(repository), str(bare))
+    assert user_source(bare, "HEAD", bench.cache, bench.said.append).tree == wanted
+    assert user_source(bare, None, bench.cache, bench.said.append).tree == wanted
+    git(bench.folder, "clone", "-q", "--sparse", str(repository), str(sparse))
+    assert not (sparse / "mm").exists()
+    source = user_source(sparse, None, bench.cache, bench.said.append)
+    assert source.tree == wanted
+    built = build(
+        Recipe("it", source, fragment_files(("base",), X86_64)), X86_64, bench.cache, bench.said.append
+    )
+    assert "int more;" in built.image.read_text()
+    shutil.copytree(repository, large / "linux", ignore=shutil.ignore_patterns(".git", "*.o"))
+    git(large, "init", "-q")
+    git(large, "add", "-A")
+    git(large, "commit", "-qm", "one")
+    assert git_source(large / "linux", "HEAD", bench.cache).tree == wanted
+    assert user_source(large / "linux", None, bench.cache, bench.said.append).tree == wanted
+    with pytest.raises(UserError, match="large holds no kernel source"):
+        git_source(large, "HEAD", bench.cache)
+
+
+def test_an_edit_within_the_second_of_the_commit_is_seen(bench: Bench) -> None:
+    folder = bench.user()
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+    with (folder / "mm/memory.c").open("r+") as file:  # the same file, time and size
+        file.write("int mammary")
+    source = user_source(folder, None, bench.cache, bench.said.append)
+    assert source.name.endswith(" with changes")
+    assert source.git("show", f"{source.tree}:mm/memory.c") == "int mammary"
+
+
+def test_a_disk_image_in_the_work_tree_is_not_swallowed(bench: Bench) -> None:
+    folder = bench.user()
+    with (folder / "guest.qcow2").open("wb") as file:
+        file.truncate(100 << 20)
+    with pytest.raises(UserError, match=r"guest\.qcow2 is larger than 64 MB: .*\.gitignore"):
+        folder_source(folder, bench.cache)
+
+
+def test_what_is_in_use_is_not_pruned(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cache.Cache", lambda: Cache(bench.cache.root))
+    built = bench.build(source=bench.user())
+    bench.debian()
+    bench.build()
+    pruned = CliRunner().invoke(kernels, ["prune", "--keep", "0"])
+    assert pruned.exit_code == 0
+    assert built.image.exists()
+    left = {path.name for path in bench.cache.root.iterdir() if path.is_dir() and any(path.iterdir())}
+    assert left - {"lock", "tmp"} == {"built", "repositories", "sources"}
+    bench.cache = Cache(bench.cache.root)
+    gc.collect()
+    CliRunner().invoke(kernels, ["prune", "--keep", "0"])
+    assert not built.image.exists()
+    assert not any((bench.cache.root / "repositories").iterdir())
 
 
 def test_a_work_tree_that_was_changed(bench: Bench) -> None:
@@ -424,6 +662,14 @@ def test_specs_of_kernels_that_are_built(bench: Bench) -> None:
             parse(wrong)
     with pytest.raises(UserError, match=r"unknown kernel spec 'smal'.*did you mean small"):
         parse("smal")
+    odd = bench.folder / "me@there/linux-6.1+rt"
+    odd.mkdir(parents=True)
+    for text, revision, fragments in (
+        (f"tree:{odd}", None, ("base",)),
+        (f"tree:{odd}@v6.1+debug-vm", "v6.1", ("base", "debug-vm")),
+        (f"tree:{odd}+debug-vm+./my.config", None, ("base", "debug-vm", "./my.config")),
+    ):
+        assert parse(text) == TreeSpec(text, odd, revision, fragments)
 
 
 def test_the_list_tells_what_was_built_of_an_earlier_definition(
@@ -447,6 +693,18 @@ def test_the_list_tells_what_was_built_of_an_earlier_definition(
     bench.fragment("base", "CONFIG_FINE=y\n")
     assert listed() == [(True, False), (False, None)]
     assert "small, as it once was" in CliRunner().invoke(kernels, ["list"]).stdout
+    (bench.cache.root / "built/half").mkdir()
+    result = CliRunner().invoke(kernels, ["list"])
+    assert "built/half is damaged" in result.stderr
+    assert "small, as it once was" in result.stdout
+    assert "Fragments: base, debug, or the path of your own" in result.stderr
+
+
+def test_what_a_patch_says_does_not_make_another_kernel(bench: Bench) -> None:
+    one = bench.patch("Within: 1 attempt\n\n" + PATCH)
+    first = building.recipe_identity((), (one,), X86_64)
+    assert building.recipe_identity((), (bench.patch("Within: 2 attempts\n" + PATCH),), X86_64) == first
+    assert building.recipe_identity((), (bench.patch(PATCH.replace("+3", "+4")),), X86_64) != first
 
 
 def test_definitions_and_mutants(bench: Bench) -> None:
@@ -459,7 +717,7 @@ def test_definitions_and_mutants(bench: Bench) -> None:
     mutant = bench.kernels / "mutants/no-three.patch"
     mutant.write_text(header + PATCH)
     found = define("no-three-6.1")
-    assert (found.caught_by, found.within) == ("smoke/smoke", "3 attempts")
+    assert (found.caught_by, found.within) == ("smoke/smoke", 3)
     recipe = found.recipe(X86_64, bench.cache, bench.said.append)
     assert build(recipe, X86_64, bench.cache, bench.said.append).image.read_text().startswith("one\ntwo\n3\n")
     with pytest.raises(UserError, match=r"no-three-6\.1 does not exist for aarch64: it exists for x86_64"):
@@ -467,6 +725,17 @@ def test_definitions_and_mutants(bench: Bench) -> None:
     mutant.write_text(header.replace("Within: 3 attempts\n", "") + PATCH)
     with pytest.raises(UserError, match=r"no-three\.patch: expected a line Within"):
         define("no-three-6.1")
+    for wrong, said in (
+        (header.replace("Kernels: 6.1\n", ""), "expected a line Kernels"),
+        (header.replace("x86_64", "sparc"), "Arches: unknown architecture 'sparc'"),
+        (
+            header.replace("3 attempts", "soon"),
+            "Within: expected 'N attempts' or 'not caught yet', not 'soon'",
+        ),
+    ):
+        mutant.write_text(wrong + PATCH)
+        with pytest.raises(UserError, match=rf"no-three\.patch: {said}"):
+            define(next(name for name in definition_files() if name.startswith("no-three")))
     (bench.kernels / "lost.toml").write_text(
         'title = "x"\nsource = "linux-source-6.1"\nfragments = ["base"]\npatches = ["gone"]\n'
     )
