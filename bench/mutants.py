@@ -4,7 +4,8 @@
 
 Each mutant is first held to a control, which does not provoke its fault and must stay clean. One whose program is not
 in the catalogue yet stands there as not caught. The first time they are built, which takes a minute or two each; all of
-them take hours, so what is measured is written line by line, and lines that are not measured anew are kept.
+them take hours, so what is measured is written line by line, and lines that are not measured anew are kept. Exit code 1
+if one is not as the header of its patch says.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bench.report import Measured
 from harness.arch import ARCHES, get_arch
 from harness.bug import list_bugs
 from harness.cache import Cache
+from harness.errors import CowpenError
 from harness.folders import data_folder
 from harness.kernel.definition import Definition, define
 from harness.kernel.kernel import resolve
@@ -26,8 +28,9 @@ from harness.kernel.names import definition_files
 from harness.trial.statistics import percent
 
 # What every kernel must do right: as a program without a bug record, for that brings the disk it needs.
-CONTROL = f"--program {data_folder('guest-programs') / 'everyday' / 'everyday.c.j2'}"
+CONTROL = str(data_folder("guest-programs") / "everyday" / "everyday.c.j2")
 _CONTROL_ATTEMPTS = 3
+_UNKNOWN = ("not measured yet", "-", "-")
 TABLE = Measured(
     "mutants",
     (
@@ -51,18 +54,23 @@ def mutants() -> list[Definition]:
     return sorted(found, key=lambda mutant: mutant.name)
 
 
-def row(mutant: Definition, arch: str, attempts: int) -> str:
-    """A line of the table; builds the mutant."""
+def measured(mutant: Definition, arch: str, attempts: int) -> tuple[str, bool]:
+    """A line of the table, and whether the mutant behaves as its header says; builds it."""
     resolve(mutant.name, get_arch(arch), Cache(), tell=lambda line: print(line, file=sys.stderr))
     control = measure(Cell(CONTROL, mutant.name, _CONTROL_ATTEMPTS), arch, 1)
     known = {f"{bug.id}/{one.name}" for bug in list_bugs() for one in bug.programs}
     caught = mutant.caught_by or ""
     if caught in known:
-        shown = _shown(measure(Cell(caught, mutant.name, attempts), arch, 1))
+        record = measure(Cell(caught, mutant.name, attempts), arch, 1)
+        shown, hits = _shown(record), record["counts"]["reproduced"]
     else:
-        shown = ("**not caught**: no such program yet", "-", "-")
-    cells = [mutant.name, arch, control["verdict"], caught, *shown, mutant.title.removeprefix("mutant: ")]
-    return TABLE.line(cells)
+        shown, hits = ("**not caught**: no such program yet", "-", "-"), 0
+    good = control["verdict"] == "clean" and (mutant.within is None or hits > 0 or attempts < mutant.within)
+    return TABLE.line(_cells(mutant, arch, control["verdict"], shown)), good
+
+
+def _cells(mutant: Definition, arch: str, control: str, shown: tuple[str, str, str]) -> list[str]:
+    return [mutant.name, arch, control, mutant.caught_by or "", *shown, mutant.title.removeprefix("mutant: ")]
 
 
 def _shown(record: dict[str, Any]) -> tuple[str, str, str]:
@@ -76,18 +84,33 @@ def _shown(record: dict[str, Any]) -> tuple[str, str, str]:
 
 def main() -> None:
     """Measure, print the lines, and with ``--write`` put each into the document."""
+    every = mutants()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     parser.add_argument("--arch", action="append", choices=ARCHES, help="default: all")
     parser.add_argument("--attempts", type=int, default=20)
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
+    if unknown := set(options.names) - {mutant.name for mutant in every}:
+        parser.error(f"no mutant {', '.join(sorted(unknown))}")
+    if options.write:
+        lines = [TABLE.blank(_cells(one, arch, "-", _UNKNOWN)) for one in every for arch in one.arches]
+        TABLE.cover(lines, options.write)
     print("\n".join(TABLE.head), flush=True)
-    for mutant in mutants():
+    failed = []
+    for mutant in every:
         for arch in mutant.arches:
             if (options.names and mutant.name not in options.names) or arch not in (options.arch or ARCHES):
                 continue
-            TABLE.tell(row(mutant, arch, options.attempts), options.write)
+            try:
+                line, good = measured(mutant, arch, options.attempts)
+            except CowpenError as error:
+                failed.append(f"{mutant.name} for {arch}: {error}")
+                continue
+            TABLE.tell(line, options.write)
+            if not good:
+                failed.append(f"{mutant.name} for {arch}: not as its header says")
+    sys.exit("\n".join(failed) or 0)
 
 
 if __name__ == "__main__":

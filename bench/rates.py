@@ -40,7 +40,7 @@ class Cell:
     """One row of the table per architecture: a program with settings on a kernel."""
 
     program: str
-    """As ``cowpen run`` takes it: ``BUG/PROGRAM``, or ``--program FILE``."""
+    """``BUG/PROGRAM``, or the path of a program of its own (``--program``)."""
     kernel: str
     attempts: int
     settings: tuple[str, ...] = ()
@@ -65,7 +65,8 @@ CELLS = (
 def measure(cell: Cell, arch: str, scale: float) -> dict[str, Any]:
     """The verdict record of one trial, with the seconds it took."""
     attempts = max(1, round(cell.attempts * scale))
-    command = [sys.executable, "-m", "harness.cli.main", "run", *cell.program.split()]
+    command = [sys.executable, "-m", "harness.cli.main", "run"]
+    command += ["--program", cell.program] if Path(cell.program).is_absolute() else [cell.program]
     command += ["--kernel", cell.kernel, "--arch", arch, "--attempts", str(attempts), "--json"]
     for setting in cell.settings:
         command += ["--set", setting]

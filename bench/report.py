@@ -8,7 +8,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,10 @@ class Measured:
         where = f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}"
         return _line([*cells, where])
 
+    def blank(self, cells: Sequence[str]) -> str:
+        """A line of what was not measured yet."""
+        return _line([*cells, "-"])
+
     def tell(self, line: str, document: Path | None) -> None:
         """Print the line, and put it into the document if there is one, in place of an earlier one about the same.
 
@@ -131,14 +135,24 @@ class Measured:
         """
         print(line, flush=True)
         if document:
-            text = document.read_text(encoding="utf-8")
-            rows = {
-                self._key(old): old for old in _place(text, self.name)[2].splitlines() if old.startswith("| ")
-            }
-            rows.pop(self._key(self.head[0]), None)
-            rows[self._key(line)] = line
-            table = "\n".join([*self.head, *(rows[key] for key in sorted(rows))])
-            document.write_text(insert(text, self.name, table), encoding="utf-8")
+            self._put(self.rows(document) | {self._key(line): line}, document)
+
+    def cover(self, lines: Sequence[str], document: Path) -> None:
+        """Let the document's table have lines about just these: what it says of others goes, what it lacks comes."""
+        rows = self.rows(document)
+        self._put({key: rows.get(key, line) for line in lines for key in [self._key(line)]}, document)
+
+    def rows(self, document: Path) -> dict[tuple[str, ...], str]:
+        """The lines of the document's table by what they are about. `ValueError` if it has no place for the table."""
+        text = _place(document.read_text(encoding="utf-8"), self.name)[2]
+        rows = {self._key(line): line for line in text.splitlines() if line.startswith("| ")}
+        rows.pop(self._key(self.head[0]), None)
+        return rows
+
+    def _put(self, rows: Mapping[tuple[str, ...], str], document: Path) -> None:
+        table = "\n".join([*self.head, *(rows[key] for key in sorted(rows))])
+        text = document.read_text(encoding="utf-8")
+        document.write_text(insert(text, self.name, table), encoding="utf-8")
 
     def _key(self, line: str) -> tuple[str, ...]:
         return tuple(line.removeprefix("| ").split(" | ")[: self.keys])

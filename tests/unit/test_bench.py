@@ -188,6 +188,21 @@ def test_lines_that_were_not_measured_again_are_kept(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_covers_what_there_is_and_nothing_else(tmp_path: Path) -> None:
+    table = Measured("t", ("what", "verdict", "measured"), keys=1)
+    document = tmp_path / "t.md"
+    document.write_text("<!-- bench:t -->\n<!-- end of t -->\n", encoding="utf-8")
+    for cells in (["gone", "clean"], ["b", "clean"]):
+        table.tell(table.line(cells), document)
+    table.cover([table.blank(["b", "?"]), table.blank(["a", "?"])], document)
+    assert list(table.rows(document).values()) == ["| a | ? | - |", table.line(["b", "clean"])]
+
+
+def test_the_table_of_mutants_has_a_line_for_each() -> None:
+    wanted = {(mutant.name, arch) for mutant in mutants.mutants() for arch in mutant.arches}
+    assert set(mutants.TABLE.rows(ROOT / "docs/mutants.md")) == wanted
+
+
 @pytest.mark.parametrize(("table", "name"), [(mutants.TABLE, "mutants.md"), (rates.TABLE, "bugs.md")])
 def test_documents_have_a_place_for_their_table(table: Measured, name: str, tmp_path: Path) -> None:
     copy = tmp_path / name
