@@ -190,15 +190,16 @@ class Cache:
                 if entry.there:
                     self.remove(entry.path)
 
-    def prune(self, kind: str, *, unused_seconds: float, most_bytes: int) -> None:
-        """Remove entries of ``kind`` not used for so long, then the least recently used beyond ``most_bytes``.
+    def prune(self, *kinds: str, unused_seconds: float, most_bytes: int) -> None:
+        """Remove entries of ``kinds`` not used for so long, then the least recently used beyond ``most_bytes`` in all.
 
         Bytes are those the files occupy. What anybody holds (`hold`) stays; never an error: what cannot be removed
         is for another time.
         """
         with contextlib.suppress(OSError):
             (self.root / "tmp").mkdir(exist_ok=True)
-            entries = [(path.stat().st_mtime, path) for path in (self.root / kind).iterdir()]
+            folders = [self.root / kind for kind in kinds if (self.root / kind).is_dir()]
+            entries = [(path.stat().st_mtime, path) for folder in folders for path in folder.iterdir()]
             total = 0
             for used, path in sorted(entries, reverse=True):
                 total += occupied(path)

@@ -213,23 +213,31 @@ def build(specs: tuple[str, ...], arches: tuple[str, ...], jobs: int | None) -> 
 @click.option(
     "--keep",
     type=click.FloatRange(min=0),
-    default=30.0,
+    default=50.0,
     show_default=True,
     metavar="GB",
-    help="How much may stay of kernels, of build trees, of sources, of snapshots…: so much of each.",
+    help="How much may stay.",
 )
-@click.option("--unused", type=click.FloatRange(min=0), default=90.0, show_default=True, metavar="DAYS")
+@click.option(
+    "--unused",
+    type=click.FloatRange(min=0),
+    default=90.0,
+    show_default=True,
+    metavar="DAYS",
+    help="How long what nobody uses may stay.",
+)
 def prune(keep: float, unused: float) -> None:
     """Remove from the cache what was not used for long, then the least recently used beyond a size.
 
-    What a cowpen uses just now stays. All of it can be made again.
+    Kernels, the trees they are built in, sources, programs, snapshots: all of it can be made again. What a cowpen uses
+    just now stays.
     """
     from harness.cache import Cache  # noqa: PLC0415
 
     cache = Cache()
     before = cache.sizes()
-    for kind in before.keys() - set(_NOT_PRUNED):
-        cache.prune(kind, unused_seconds=unused * 86400, most_bytes=int(keep * 1e9))
+    kinds = before.keys() - set(_NOT_PRUNED)
+    cache.prune(*kinds, unused_seconds=unused * 86400, most_bytes=int(keep * 1e9))
     after = cache.sizes()
     for kind, size in before.items():
         freed = size - after.get(kind, 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -94,7 +96,12 @@ def test_prune(cache: Path) -> None:
     kept = CliRunner().invoke(kernels, ["prune"])
     assert kept.exit_code == 0
     assert re.search(r"kernels +0 MB removed, +3 MB left", kept.stdout)
-    gone = CliRunner().invoke(kernels, ["prune", "--keep", "0.001"])
+    program = cache.parents[1] / "programs/one"
+    program.mkdir(parents=True)
+    (program / "program").write_bytes(bytes(2_000_000))
+    os.utime(cache, (time.time() - 60, time.time() - 60))
+    gone = CliRunner().invoke(kernels, ["prune", "--keep", "0.004"])
+    assert re.search(r"programs +0 MB removed, +2 MB left", gone.stdout), "it is the later one"
     assert re.search(r"kernels +3 MB removed, +0 MB left", gone.stdout)
     assert not cache.exists()
 
