@@ -22,6 +22,7 @@ from harness.guest.guest import start
 from harness.guest.initramfs import obtain
 from harness.guest.machine import MachineShape
 from harness.guest.speed import Speed, others_per_core
+from harness.guest.ticks import host_khz
 from harness.kernel.kernel import Kernel
 
 KVM_DEVICE = Path("/dev/kvm")
@@ -48,10 +49,12 @@ class Proof:
     kernel: str = ""
     tcg_seconds: float | None = None
     kvm_seconds: float | None = None
+    host_khz: int | None = None
+    """Remembered, for it is part of the command line, and so of a snapshot's key."""
 
     @property
     def acceleration(self) -> qemu.Acceleration:
-        return qemu.Acceleration(name=self.accelerator)
+        return qemu.Acceleration(name=self.accelerator, host_khz=self.host_khz)
 
     def speed(self, *, load: float = 1.0) -> Speed:
         """The speed that scales deadlines, with ``load`` guests per core."""
@@ -92,8 +95,10 @@ def prove(kernel: Kernel, init: Path, cache: Cache, *, tell: Tell = lambda line:
     # begin at once do not take each other's time.
     def make(folder: Path) -> None:
         tell(f"timing a canary boot of {kernel.release} ({arch.name})")
-        tcg = _timed_boot(kernel, initramfs, TCG, Speed(boot_limit=_CANARY_SECONDS), folder)
-        proof = _against_kvm(kernel, initramfs, tcg, folder)
+        khz = host_khz()
+        slow = dataclasses.replace(TCG, host_khz=khz)
+        tcg = _timed_boot(kernel, initramfs, slow, Speed(boot_limit=_CANARY_SECONDS), folder)
+        proof = dataclasses.replace(_against_kvm(kernel, initramfs, tcg, folder), host_khz=khz)
         tell(f"{arch.name}: {proof.reason}")
         (folder / "proof.json").write_text(json.dumps(dataclasses.asdict(proof)), encoding="utf-8")
 
@@ -168,7 +173,7 @@ def _key(arch: Arch) -> str:
     model = next((line for line in cpuinfo.splitlines() if line.startswith(("model name", "CPU part"))), "")
     access = str(os.access(KVM_DEVICE, os.R_OK | os.W_OK))
     return digest(
-        "proof-2",
+        "proof-3",
         platform.node(),
         model,
         str(os.cpu_count()),

@@ -60,6 +60,8 @@ class Acceleration:
     """How QEMU runs the guest's CPUs: ``tcg`` or ``kvm``."""
 
     name: str
+    host_khz: int | None = None
+    """The rate of the host's counter, if it has one (`harness.guest.ticks`)."""
 
     def arguments(self, arch: Arch, cpu: str | None, *, steady: bool = False) -> list[str]:
         """QEMU's options; ``steady`` prefers a guest that comes up for certain to one whose CPUs run at once."""
@@ -80,12 +82,14 @@ def escape(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def kernel_arguments(arch: Arch, shape: MachineShape) -> str:
+def kernel_arguments(arch: Arch, shape: MachineShape, acceleration: Acceleration) -> str:
     """The kernel command line."""
+    khz = acceleration.host_khz if acceleration.name == "tcg" else None
     words = [
         f"console={arch.console}",
         *_KERNEL_ARGUMENTS,
         *arch.kernel_arguments,
+        *([f"{arch.khz_argument}={khz}"] if arch.khz_argument and khz else []),
         f"cowpen.channel={shape.channel}",
         *([f"hugepages={shape.hugepages}"] if shape.hugepages else []),
         *shape.kernel_arguments,
@@ -129,7 +133,7 @@ def command(
         "-device", "pvpanic-pci",
         "-kernel", str(ram / KERNEL_HEAD if ram is not None and restoring else kernel.image),
         "-initrd", str(initramfs),
-        "-append", kernel_arguments(arch, shape),
+        "-append", kernel_arguments(arch, shape, acceleration),
         # Sockets made beforehand: nothing listens, nothing lies in a file system, nobody else connects.
         "-chardev", f"socket,id=monitor,fd={descriptors.monitor}",
         "-mon", "chardev=monitor,mode=control",

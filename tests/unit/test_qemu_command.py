@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from harness import tools
 from harness.arch import AARCH64, ARCHES, X86_64, Arch
 from harness.guest import qemu
 from harness.guest.machine import Disk, MachineShape
+from harness.guest.ticks import host_khz
 from harness.kernel.kernel import Kernel
 
 TCG = qemu.Acceleration(name="tcg")
@@ -54,6 +56,24 @@ def test_the_guest_reaches_nothing(arch: Arch) -> None:
     assert {"-nodefaults", "-no-user-config"} <= set(line)
     assert not {"-net", "-netdev", "-nic", "-virtfs", "-fsdev", "-monitor", "-qmp"} & set(line)
     assert not re.search(r"virtio-net|e1000|hostfwd|server=on|socket,[^ ]*(path|host)=", " ".join(line))
+
+
+def test_a_guest_that_gets_the_hosts_counter_is_told_its_rate() -> None:
+    def told(arch: Arch, name: str, khz: int | None) -> list[str]:
+        line = command(arch, acceleration=qemu.Acceleration(name=name, host_khz=khz))
+        return [word for word in values(line, "-append")[0].split() if "khz" in word]
+
+    assert told(X86_64, "tcg", 2445436) == ["tsc_early_khz=2445436"]
+    assert told(X86_64, "tcg", None) == told(X86_64, "kvm", 2445436) == told(AARCH64, "tcg", 2445436) == []
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="no such counter")
+def test_the_hosts_counter_has_a_steady_rate() -> None:
+    first, second = host_khz(), host_khz()
+    assert first
+    assert second
+    assert abs(first - second) < first / 1000
+    assert 100_000 < first < 20_000_000
 
 
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
