@@ -21,20 +21,20 @@ from harness import tools
 from harness.arch import ARCHES, Arch, get_arch
 from harness.cache import Cache
 from harness.errors import CowpenError
-from harness.folders import data_folder
 from harness.kernel.source import debian_source
+from harness.program.program import user_program
+from harness.program.template import render
 
 _SERIES = "6.12"
 _TESTS = "tools/testing/selftests"
 _NEEDED = (f"{_TESTS}/kselftest.h", f"{_TESTS}/mm", "mm/gup_test.h", "tools/include/uapi/linux/fs.h")
 # fs.h has PAGEMAP_SCAN, which Debian 12's own lacks.
 _FILES = ("cow.c", "vm_util.c", "thp_settings.c")
-# Before main(), whatever that does.
+# A template, as all of cowpen's programs. Before main(), whatever that does.
 _SWITCH = """
-#define _GNU_SOURCE
-#include "common/status.h"
-#include "common/put.h"
-#include "common/async_fork.h"
+/*% include "common/status.h" %*/
+/*% include "common/put.h" %*/
+/*% include "common/async_fork.h" %*/
 
 __attribute__((constructor)) static void switch_on(void)
 {
@@ -55,11 +55,13 @@ def compiled(arch: Arch, folder: Path) -> Path:
     source.git("archive", "--output", folder / "source.tar", source.tree, *_NEEDED)
     with tarfile.open(folder / "source.tar") as archive:
         archive.extractall(folder, filter="data")
-    (folder / "switch.c").write_text(_SWITCH, encoding="utf-8")
+    switch = folder / "switch.c.j2"
+    switch.write_text(_SWITCH, encoding="utf-8")
+    (folder / "switch.c").write_text(render(user_program(switch), {}), encoding="utf-8")
     (folder / "local_config.h").write_text("", encoding="utf-8")  # no liburing
     command = [arch.compiler(), "-static", "-pthread", "-O2", "-w"]
     command += ["-isystem", str(folder / "tools/include/uapi"), "-I", str(folder)]
-    command += ["-I", str(data_folder("guest-programs")), "-o", str(folder / "cow")]
+    command += ["-o", str(folder / "cow")]
     command += [str(folder / _TESTS / "mm" / name) for name in _FILES]
     tools.run([*command, str(folder / "switch.c")], seconds=_COMPILE_SECONDS)
     return folder / "cow"
