@@ -55,16 +55,21 @@ def compiled(arch: Arch, folder: Path) -> Path:
     source.git("archive", "--output", folder / "source.tar", source.tree, *_NEEDED)
     with tarfile.open(folder / "source.tar") as archive:
         archive.extractall(folder, filter="data")
-    switch = folder / "switch.c.j2"
-    switch.write_text(_SWITCH, encoding="utf-8")
-    (folder / "switch.c").write_text(render(user_program(switch), {}), encoding="utf-8")
     (folder / "local_config.h").write_text("", encoding="utf-8")  # no liburing
     command = [arch.compiler(), "-static", "-pthread", "-O2", "-w"]
     command += ["-isystem", str(folder / "tools/include/uapi"), "-I", str(folder)]
     command += ["-o", str(folder / "cow")]
     command += [str(folder / _TESTS / "mm" / name) for name in _FILES]
-    tools.run([*command, str(folder / "switch.c")], seconds=_COMPILE_SECONDS)
+    tools.run([*command, str(switch(folder))], seconds=_COMPILE_SECONDS)
     return folder / "cow"
+
+
+def switch(folder: Path) -> Path:
+    """The C file, in ``folder``, that switches asynchronous fork on."""
+    template, source = folder / "switch.c.j2", folder / "switch.c"
+    template.write_text(_SWITCH, encoding="utf-8")
+    source.write_text(render(user_program(template), {}), encoding="utf-8")
+    return source
 
 
 def run(kernel: str, arch: Arch) -> int:

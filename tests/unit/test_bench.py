@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench import mutants, rates, report
+from bench import cow, mutants, rates, report
 from bench.report import Benchmark, Column, Measured, Options, Spread
 from bench.runs import in_turn, timed
 from harness.errors import HostError
@@ -196,6 +196,11 @@ def test_a_table_covers_what_there_is_and_nothing_else(tmp_path: Path) -> None:
         table.tell(table.line(cells), document)
     table.cover([table.blank(["b", "?"]), table.blank(["a", "?"])], document)
     assert list(table.rows(document).values()) == ["| a | ? | - |", table.line(["b", "clean"])]
+
+
+def test_what_is_linked_to_the_cow_selftest_compiles(tmp_path: Path) -> None:
+    command = ["gcc", "-pthread", "-Wall", "-Werror", "-c", "-o", str(tmp_path / "switch.o")]
+    subprocess.run([*command, str(cow.switch(tmp_path))], check=True)
 
 
 def test_the_table_of_mutants_has_a_line_for_each() -> None:
