@@ -190,11 +190,17 @@ class Cache:
                 if entry.there:
                     self.remove(entry.path)
 
-    def prune(self, *kinds: str, unused_seconds: float, most_bytes: int) -> None:
+    def prune(
+        self,
+        *kinds: str,
+        unused_seconds: float,
+        most_bytes: int,
+        size: Callable[[Path], int] = occupied,
+    ) -> None:
         """Remove entries of ``kinds`` not used for so long, then the least recently used beyond ``most_bytes`` in all.
 
-        Bytes are those the files occupy. What anybody holds (`hold`) stays; never an error: what cannot be removed
-        is for another time.
+        Bytes are those the files occupy, as ``size`` tells of an entry. What anybody holds (`hold`) stays; never an
+        error: what cannot be removed is for another time.
         """
         with contextlib.suppress(OSError):
             (self.root / "tmp").mkdir(exist_ok=True)
@@ -202,7 +208,7 @@ class Cache:
             entries = [(path.stat().st_mtime, path) for folder in folders for path in folder.iterdir()]
             total = 0
             for used, path in sorted(entries, reverse=True):
-                total += occupied(path)
+                total += size(path)
                 if time.time() - used > unused_seconds or total > most_bytes:
                     unless_held(path, self.remove)
 

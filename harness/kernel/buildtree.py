@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness import tools
 from harness.arch import Arch
-from harness.cache import MORE_ROOM, Cache, Held, digest
+from harness.cache import MORE_ROOM, Cache, Held, digest, occupied
 from harness.deadline import Deadline
 from harness.errors import BuildError, HostError, Tell
 from harness.kernel import kconfig
@@ -35,6 +35,7 @@ _TELL_EVERY = 20.0  # seconds
 _USUAL_STEPS = {"x86_64": 1720, "aarch64": 1440}
 _FORMAT = "tree-1"
 _BUSY = "busy"
+_FIRST = "steps.json"  # of the first build: its steps, and what the tree took of the disk then
 # A tree of Linux 6.12 takes 1.7 GB, what is compiled there 0.4 GB without debug information and 3 GB with it.
 _ROOM = 3 << 30
 # Least recently used trees beyond this are removed when another is made.
@@ -127,10 +128,6 @@ class BuildTree:
         busy.unlink()
 
     @property
-    def _steps(self) -> Path:
-        return self.folder / "steps.json"
-
-    @property
     def built_before(self) -> bool:
         """Whether any build was begun here, be it one that failed."""
         return self.log.exists()
@@ -193,7 +190,8 @@ class BuildTree:
             shutil.copyfile(self.log, self.failed_log)
             raise self._fault("does not build")
         if whole:
-            self._steps.write_text(json.dumps({"steps": self._done()}) + "\n", encoding="utf-8")
+            first = {"steps": self._done(), "bytes": occupied(self.folder)}
+            (self.folder / _FIRST).write_text(json.dumps(first) + "\n", encoding="utf-8")
 
     def _making(self, command: Sequence[str], whole: bool, tell: Tell) -> int:
         """Make's exit status; its output is in the log."""
@@ -217,7 +215,7 @@ class BuildTree:
         done = self._done()
         words = f"building the {self.arch.name} kernel: {done} steps after {seconds:.0f} s"
         # Only the first build in a tree does everything; how much that is another tree may tell.
-        known = sorted(self.folder.parent.glob("*/steps.json"))
+        known = sorted(self.folder.parent.glob(f"*/{_FIRST}"))
         steps = [int(json.loads(path.read_text(encoding="utf-8"))["steps"]) for path in known]
         most = max([*steps, _USUAL_STEPS[self.arch.name]])
         if whole and done < most and seconds >= _TELL_EVERY:
@@ -244,6 +242,14 @@ def _died_itself(command: str | Path, status: int) -> None:
         )
 
 
+def _size(tree: Path) -> int:
+    """Bytes on disk, as of the first build: to look at every file of every tree may take minutes."""
+    try:
+        return int(json.loads((tree / _FIRST).read_text(encoding="utf-8"))["bytes"])
+    except (OSError, ValueError, KeyError):
+        return occupied(tree)
+
+
 @contextmanager
 def opened(
     source: Source, fragments: Sequence[Path], arch: Arch, cache: Cache, tell: Tell
@@ -261,7 +267,7 @@ def opened(
         if (folder / _BUSY).exists():
             cache.remove(folder)
         if not folder.exists():
-            cache.prune(KIND, unused_seconds=_UNUSED_SECONDS, most_bytes=_MOST_BYTES)
+            cache.prune(KIND, unused_seconds=_UNUSED_SECONDS, most_bytes=_MOST_BYTES, size=_size)
             cache.require(_ROOM, "build a kernel")
             folder.mkdir(parents=True)
         os.utime(folder)

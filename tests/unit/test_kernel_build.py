@@ -519,6 +519,19 @@ def test_the_users_environment_builds_no_other_kernel(bench: Bench, monkeypatch:
     assert seen["CROSS_COMPILE"] == "", "make exports what its command line says"
 
 
+def test_a_new_tree_does_not_look_at_every_file_of_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.debian()
+    bench.build()
+    (first,) = (bench.cache.root / "trees").iterdir()
+    looks: list[Path] = []
+    monkeypatch.setattr(buildtree, "occupied", lambda folder: looks.append(folder) or 1)
+    bench.build("base", "debug")
+    assert looks
+    assert first not in looks
+
+
 @pytest.fixture
 def repository(bench: Bench) -> Iterator[Path]:
     folder = bench.user()
