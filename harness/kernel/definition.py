@@ -8,6 +8,7 @@ and what must catch it:
     Arches: x86_64 aarch64
     Fragments: base debug-vm
     Caught-by: BUG/PROGRAM
+    Caught-on: x86_64 (only where it is not caught on all of them yet)
     Within: 10 attempts (or: not caught yet; what follows in brackets is for people)
 """
 
@@ -67,6 +68,8 @@ class Definition:
     """Of a mutant: the bug and program that must show its fault."""
     within: int | None = None
     """Of a mutant: in how many attempts at most; None if it is not caught yet."""
+    caught_on: tuple[str, ...] = ()
+    """Of a mutant: the architectures on which it is caught."""
 
     def recipe(self, arch: Arch, cache: Cache, tell: Tell) -> Recipe:
         """What to build; fetches the source if need be. `UserError` if it is not for ``arch``."""
@@ -120,10 +123,8 @@ def _mutant(path: Path, name: str, series: str) -> Definition:
         raise UserError(
             f"{path}: Within: expected 'N attempts' or 'not caught yet', not {header['Within']!r}"
         )
-    try:
-        arches = tuple(get_arch(arch).name for arch in header["Arches"].split())
-    except UserError as error:
-        raise UserError(f"{path}: Arches: {error.message}", mend=error.mend) from error
+    arches = _arches(path, "Arches", header["Arches"])
+    caught_on = _arches(path, "Caught-on", header["Caught-on"]) if "Caught-on" in header else arches
     return Definition(
         name=name,
         title=f"mutant: {header['Removes']}",
@@ -133,4 +134,12 @@ def _mutant(path: Path, name: str, series: str) -> Definition:
         patches=(path,),
         caught_by=header["Caught-by"],
         within=int(within["attempts"]) if within["attempts"] else None,
+        caught_on=caught_on if within["attempts"] else (),
     )
+
+
+def _arches(path: Path, key: str, names: str) -> tuple[str, ...]:
+    try:
+        return tuple(get_arch(name).name for name in names.split())
+    except UserError as error:
+        raise UserError(f"{path}: {key}: {error.message}", mend=error.mend) from error

@@ -730,7 +730,7 @@ def test_definitions_and_mutants(bench: Bench) -> None:
     mutant = bench.kernels / "mutants/no-three.patch"
     mutant.write_text(header + PATCH)
     found = define("no-three-6.1")
-    assert (found.caught_by, found.within) == ("smoke/smoke", 3)
+    assert (found.caught_by, found.within, found.caught_on) == ("smoke/smoke", 3, ("x86_64",))
     recipe = found.recipe(X86_64, bench.cache, bench.said.append)
     assert build(recipe, X86_64, bench.cache, bench.said.append).image.read_text().startswith("one\ntwo\n3\n")
     with pytest.raises(UserError, match=r"no-three-6\.1 does not exist for aarch64: it exists for x86_64"):
