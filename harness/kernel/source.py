@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from harness import tools
 from harness.arch import host_arch
@@ -156,14 +156,35 @@ def user_source(where: Path, revision: str | None, cache: Cache, tell: Tell) -> 
 def _is_repository(folder: Path) -> bool:
     """Whether it is a bare repository or the top of one's work tree; a folder inside of another's is its own source."""
     try:
-        bare = _git(None, "-C", folder, "rev-parse", "--is-bare-repository") == "true"
-        return Path(_git(None, "-C", folder, "rev-parse", *_top(bare))).samefile(folder)
+        return _look(folder).top.samefile(folder)
     except HostError:
         return False
 
 
-def _top(bare: bool) -> tuple[str, ...]:
-    return ("--path-format=absolute", "--git-dir" if bare else "--show-toplevel")
+class _Checkout(NamedTuple):
+    """Where the parts of a user's repository are."""
+
+    objects: Path
+    """The git directory with objects and branches, which several work trees may share."""
+    own: Path
+    """The git directory of this work tree."""
+    bare: bool
+    top: Path
+    """The work tree; of a bare repository the repository itself."""
+    prefix: str
+    """Of the folder that was asked about, below the top."""
+
+
+def _look(folder: Path) -> _Checkout:
+    """Raises `HostError` if the folder is in no repository."""
+
+    def asked(*words: str) -> list[str]:
+        return _git(None, "-C", folder, "rev-parse", "--path-format=absolute", *words).split("\n")
+
+    bare, objects, own = asked("--is-bare-repository", "--git-common-dir", "--git-dir")
+    # At the top the prefix is an empty line, and not there.
+    top, prefix, *_ = [own, ""] if bare == "true" else [*asked("--show-toplevel", "--show-prefix"), ""]
+    return _Checkout(Path(objects), Path(own), bare == "true", Path(top), prefix.rstrip("/"))
 
 
 def tarball_source(tarball: Path, cache: Cache, tell: Tell) -> Source:
@@ -186,16 +207,8 @@ def git_source(folder: Path, revision: str | None, cache: Cache) -> Source:
     Of a folder in the repository only what is in that folder. Nothing is written there. Raises `UserError` if there is
     no such repository or revision.
     """
-
-    def asked(*words: str) -> str:
-        return _git(None, "-C", folder, "rev-parse", "--path-format=absolute", *words)
-
     try:
-        bare = asked("--is-bare-repository") == "true"
-        repository, own, top = (
-            Path(asked(word)) for word in ("--git-common-dir", "--git-dir", _top(bare)[1])
-        )
-        prefix = "" if bare else asked("--show-prefix").rstrip("/")
+        repository, own, bare, top, prefix = _look(folder)
     except HostError as error:
         raise UserError(f"{folder} is no git repository", detail=error.detail) from error
     wanted = revision or "HEAD"
@@ -311,7 +324,7 @@ def _imported(tarball: Path, key: str, name: str, cache: Cache, tell: Tell) -> P
         tell(f"unpacking {name}")
         _git(None, "init", "--quiet", "--bare", folder)
         argv = [tools.find("git"), *_options(), "fast-import", "--quiet", "--done"]
-        env = os.environ | _ENVIRONMENT | {"GIT_DIR": str(folder)}
+        env = _environment() | {"GIT_DIR": str(folder)}
         deadline = Deadline(_UNPACK_SECONDS, f"the import of {name}")
         with Process(argv, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             try:
@@ -371,6 +384,10 @@ def _options() -> list[str]:
     return [word for setting in _SETTINGS for word in ("-c", setting)]
 
 
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _NOT_OURS} | _ENVIRONMENT
+
+
 def _git(
     repository: Path | None,
     *words: str | Path,
@@ -380,7 +397,7 @@ def _git(
     alone: bool = False,
 ) -> str:
     """What git prints; objects that it makes go to ``objects``, and unless ``alone`` it finds the repository's too."""
-    env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS} | _ENVIRONMENT
+    env = _environment()
     for name, path in (("GIT_DIR", repository), ("GIT_INDEX_FILE", index), ("GIT_WORK_TREE", work)):
         if path is not None:
             env[name] = str(path)

@@ -507,6 +507,7 @@ def test_the_users_environment_builds_no_other_kernel(bench: Bench, monkeypatch:
         "MAKEFLAGS": "-k",
         "CROSS_COMPILE": "sparc-",
         "GIT_DIR": str(own),
+        "GIT_OBJECT_DIRECTORY": str(own),
     }
     for name, value in theirs.items():
         monkeypatch.setenv(name, value)
