@@ -203,7 +203,6 @@ class Cache:
         error: what cannot be removed is for another time.
         """
         with contextlib.suppress(OSError):
-            (self.root / "tmp").mkdir(exist_ok=True)
             folders = [self.root / kind for kind in kinds if (self.root / kind).is_dir()]
             entries = [(path.stat().st_mtime, path) for folder in folders for path in folder.iterdir()]
             total = 0
@@ -249,36 +248,23 @@ class Cache:
         pruned, as by `keep`. Raises `HostError` when the disk is full or the cache cannot be written,
         `DeadlineError` when the other process takes too long.
         """
-        while True:
-            path = self._entry(
-                kind, key, build, Deadline(seconds, f"another cowpen that is making {what}"), what, tell
-            )
-            if not keep:
-                return path
-            with contextlib.suppress(FileNotFoundError):  # pruned in this very moment
+        path = self.get(kind, key)
+        if path is None:
+            try:
+                for folder in ("tmp", "lock", kind):
+                    (self.root / folder).mkdir(parents=True, exist_ok=True)
+                self._sweep()
+                deadline = Deadline(seconds, f"another cowpen that is making {what}")
+                with _locked(self.root / "lock" / f"{kind}-{key}", deadline, tell):
+                    path = self.get(kind, key) or self._make(kind, key, build)
+            except OSError as error:
+                raise self._trouble(error, what) from error
+        if keep:
+            try:
                 self.keep(path)
-                return path
-
-    def _entry(
-        self,
-        kind: str,
-        key: str,
-        build: Callable[[Path], None],
-        deadline: Deadline,
-        what: str,
-        tell: Tell | None,
-    ) -> Path:
-        found = self.get(kind, key)
-        if found:
-            return found
-        try:
-            for folder in ("tmp", "lock", kind):
-                (self.root / folder).mkdir(parents=True, exist_ok=True)
-            self._sweep()
-            with _locked(self.root / "lock" / f"{kind}-{key}", deadline, tell):
-                return self.get(kind, key) or self._make(kind, key, build)
-        except OSError as error:
-            raise self._trouble(error, what) from error
+            except FileNotFoundError:  # pruned in this very moment
+                return self.entry(kind, key, build, seconds=seconds, what=what, tell=tell, keep=True)
+        return path
 
     @contextlib.contextmanager
     def lock(self, name: str, *, seconds: float, what: str, tell: Tell | None = None) -> Iterator[None]:

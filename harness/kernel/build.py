@@ -56,10 +56,6 @@ class Recipe:
     fragments: tuple[Path, ...]
     patches: tuple[Path, ...] = ()
 
-    def identity(self, arch: Arch) -> str:
-        """Of all but the source."""
-        return recipe_identity(self.fragments, self.patches, arch)
-
 
 @dataclasses.dataclass(frozen=True)
 class Built:
@@ -146,7 +142,7 @@ def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | N
         provenance = {
             "kind": "built",
             "name": recipe.name,
-            "recipe": recipe.identity(arch),
+            "recipe": recipe_identity(recipe.fragments, recipe.patches, arch),
             "arch": arch.name,
             "source": {"name": source.name, "tree": source.tree, **source.provenance},
             "patches": {patch.name: digest(patch) for patch in recipe.patches},
@@ -169,7 +165,7 @@ def build(recipe: Recipe, arch: Arch, cache: Cache, tell: Tell, *, jobs: int | N
 
 
 def recipe_identity(fragments: Sequence[Path], patches: Sequence[Path], arch: Arch) -> str:
-    """Another one when a fragment is another, what a patch does, the compiler, or the way kernels are built."""
+    """Of all but the source: another when a fragment is, what a patch does, the compiler, or how kernels are built."""
     try:
         compiler = tools.identity(arch.compiler())
     except ToolMissingError:

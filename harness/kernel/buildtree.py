@@ -58,7 +58,7 @@ _KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 _KEPT_PREFIXES = ("CCACHE_", "XDG_")
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 # The same source and fragments give the same image, and ccache's hits, whoever builds them wherever.
-REPRODUCIBLE = {
+_REPRODUCIBLE = {
     "KBUILD_BUILD_USER": "cowpen",
     "KBUILD_BUILD_HOST": "cowpen",
     "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
@@ -75,7 +75,7 @@ def environment(**more: str) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
-    return kept | {"LC_ALL": "C"} | REPRODUCIBLE | more
+    return kept | {"LC_ALL": "C"} | _REPRODUCIBLE | more
 
 
 def make_words(arch: Arch, mapped: str) -> list[str]:

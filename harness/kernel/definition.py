@@ -85,8 +85,8 @@ class Definition:
         return fragment_files(self.fragments, arch)
 
     def identity(self, arch: Arch) -> str:
-        """`Recipe.identity`, without looking at the source."""
-        return recipe_identity(self.check(arch), self.patches, arch)
+        """`recipe_identity` of what `recipe` would give, without fetching the source."""
+        return recipe_identity(fragment_files(self.fragments, arch), self.patches, arch)
 
 
 def define(name: str) -> Definition:

@@ -93,7 +93,8 @@ def resolve(
     Raises `UserError` for a wrong spec or image, `HostError` when a stock kernel is not to be had, `BuildError` when
     one does not build.
     """
-    parsed = check(spec, arch)
+    parsed = parse(spec)
+    check_arch(parsed, arch)
     request = _Request(arch, cache, offline, refresh, tell or _silent, jobs)
     return _RESOLVERS[type(parsed)](parsed, request)
 
