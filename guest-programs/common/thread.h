@@ -39,6 +39,15 @@ static inline void cowpen_be_real_time(void)
 		cowpen_unsupported("no real-time priority: %s", strerror(errno));
 }
 
+/* The calling thread, and what it forks, runs only when no ordinary thread wants its CPU. */
+static inline void cowpen_be_idle(void)
+{
+	struct sched_param param = { .sched_priority = 0 };
+
+	if (sched_setscheduler(0, SCHED_IDLE, &param))
+		cowpen_trouble("sched_setscheduler: %s", strerror(errno));
+}
+
 #define COWPEN_MICROSECOND INT64_C(1000)
 #define COWPEN_MILLISECOND INT64_C(1000000)
 
