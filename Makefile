@@ -31,18 +31,22 @@ $(STAMP): pyproject.toml harness/debian-packages.txt .ci/packages.sh
 demo: $(SETUP) ## Tell which stock kernels have the fork/O_DIRECT bug, on two architectures
 	@$(RUN) $(BIN)/cowpen demo
 
-test: lint ## Lint, then all tests; boots kernels in QEMU and takes minutes
-	@$(RUN) $(BIN)/python -m pytest -m "not long" $(wildcard tests/unit tests/console tests/guest tests/bugs tests/chaos)
+# A process per core for tests without guests; guests one after the other, for each may use all cores.
+PYTEST := $(RUN) $(BIN)/python -m pytest
+
+test: lint ## Lint, then all tests; boots kernels in QEMU and takes a quarter of an hour, twice that the first time
+	@$(PYTEST) -n auto -m "not long" tests/unit tests/console
+	@$(PYTEST) -m "not long" $(wildcard tests/guest tests/bugs tests/chaos)
 
 test-fast: lint ## Lint and the tests that need no QEMU
-	@$(RUN) $(BIN)/python -m pytest -m "not guest and not slow" tests/unit tests/console
+	@$(PYTEST) -n auto -m "not guest and not slow" tests/unit tests/console
 
 chaos: $(SETUP) ## All attacks on cowpen; writes the table of docs/reliability.md; takes forty minutes
-	@$(RUN) $(BIN)/python -m pytest tests/chaos tests/guest/test_trouble_host.py \
+	@$(PYTEST) tests/chaos tests/guest/test_trouble_host.py \
 		tests/guest/test_trouble_guest.py --reliability docs/reliability.md
 
 test-long: $(SETUP) ## What `make test` leaves out as too long and `make chaos` does not do: more kernels
-	@$(RUN) $(BIN)/python -m pytest -m long tests/guest
+	@$(PYTEST) -m long tests/guest
 
 golden: $(SETUP) ## Make the console logs of tests/console/golden again; builds five kernels the first time, an hour
 	@$(RUN) $(BIN)/python -m tests.console.provoke

@@ -41,7 +41,7 @@ _HELLO_EVERY = 0.5  # seconds; a hello sent before the guest listens is lost, so
 # What may pile up unread while we send: the rest of a file the host gave up on, and no more.
 _INBOX_LIMIT = 4 << 20
 # An overdue program that is to be killed is dead and reported in this time, or the host gives up on it.
-_AGENT_GRACE = 10.0
+_AGENT_GRACE = 5.0
 
 
 class ByteStream(Protocol):
