@@ -24,7 +24,9 @@ from harness.trial.stage import Machine, Stage
 
 _PUSH_SECONDS = 30.0  # whatever the program's size; 1 MB takes 0.03 s over the agent
 _SETTLE_SECONDS = 5.0
-_UNSUPPORTED = "unsupported:"
+_UNSUPPORTED = "unsupported:"  # what programs of ours begin that line with: guest-programs/common/status.h
+_TROUBLE = "trouble:"
+_SAID_LIMIT = 400
 
 
 class Phase(enum.StrEnum):
@@ -280,11 +282,11 @@ def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen
             return Decision(Outcome.INFRA, reason)
         return Decision(Outcome.INFRA, f"{reason}; the console says: {findings[0].title}", findings[0])
     status = signal = unsupported = None
+    said = capture.last_line(Stream.STDERR)[:_SAID_LIMIT]
     if seen.exit is not None and seen.exit.ending is Ending.EXITED:
         status = seen.exit.code
-        last = capture.last_line(Stream.STDERR)
-        if status == EXIT_UNSUPPORTED and bug is not None and last.startswith(_UNSUPPORTED):
-            unsupported = escape(last.removeprefix(_UNSUPPORTED).strip())
+        if status == EXIT_UNSUPPORTED and bug is not None and said.startswith(_UNSUPPORTED):
+            unsupported = escape(said.removeprefix(_UNSUPPORTED).strip())
     elif seen.exit is not None and seen.exit.ending is Ending.SIGNALLED:
         signal = seen.exit.code
     return decide(
@@ -296,4 +298,5 @@ def _decide(stage: Stage, findings: list[Finding], capture: Capture, seen: _Seen
         hang=seen.hang,
         infra=seen.trouble,
         unsupported=unsupported,
+        said=escape(said.removeprefix(_TROUBLE).strip()),
     )

@@ -77,6 +77,7 @@ def decide(
     hang: str | None = None,
     infra: str | None = None,
     unsupported: str | None = None,
+    said: str = "",
 ) -> Decision:
     """The outcome of an attempt. Of several the first of these that applies counts:
 
@@ -94,7 +95,8 @@ def decide(
     is no defect of the kernel's; but where the attempt comes to ``infra`` it is said.
 
     ``findings`` are those of the console and of the program's records, the cause first. ``program`` is the
-    name that signatures know. ``exit_status`` is None if it was never seen or ``signal`` ended the program.
+    name that signatures know. ``exit_status`` is None if it was never seen or ``signal`` ended the program. ``said`` is
+    the last line of its standard error, escaped; it becomes part of the reason if that is the program's own trouble.
     """
     findings = [finding for finding in findings if not finding.user_written]
     seen = [finding for finding in findings if finding.kind not in ("hang", "memory")]
@@ -114,15 +116,20 @@ def decide(
         signature = bug is not None and bug.matches(hung, program)
         reason = hang or f"{program} did not end by its deadline"
         return Decision(Outcome.REPRODUCED if signature else Outcome.HANG, reason, hung)
-    return _explained(_ended(program, exit_status, signal, own=bug is None), findings)
+    return _explained(_ended(program, exit_status, signal, own=bug is None), findings, said)
 
 
-def _explained(ended: Decision, findings: Sequence[Finding]) -> Decision:
-    """Trouble of the program with what may have caused it: a lack of memory."""
-    shortage = next((finding for finding in findings if finding.kind == "memory"), None)
-    if shortage is None or ended.outcome is not Outcome.INFRA:
+def _explained(ended: Decision, findings: Sequence[Finding], said: str) -> Decision:
+    """Trouble of the program with what it says of it, and what may have caused it: a lack of memory."""
+    if ended.outcome is not Outcome.INFRA:
         return ended
-    return ended._replace(reason=f"{ended.reason}; the kernel says: {shortage.title}")
+    shortage = next((finding for finding in findings if finding.kind == "memory"), None)
+    reason = ended.reason
+    if said:
+        reason += f": {said}"
+    if shortage is not None:
+        reason += f"; the kernel says: {shortage.title}"
+    return ended._replace(reason=reason)
 
 
 def _ended(program: str, exit_status: int | None, signal: int | None, *, own: bool) -> Decision:

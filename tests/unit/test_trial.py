@@ -409,6 +409,14 @@ def test_unsupported_stops(tmp_path: Path) -> None:
     assert listener.verdicts[0].verdict == "unsupported"
 
 
+def test_trouble_says_why(tmp_path: Path) -> None:
+    (subject,) = bug_subjects("rhbz-471613/forkscrew", {})
+    part = Part(end=Exit(Ending.EXITED, 3, 0.1), stderr=b"so far so good\ntrouble: no \x1b[2Jroom\n\n")
+    listener = play(tmp_path, subject, [part])
+    assert listener.outcomes == ["infra"]
+    assert listener.attempts[0].reason == "forkscrew exited with status 3: no \\x1b[2Jroom"
+
+
 def test_kernel_that_lacks_an_option(tmp_path: Path) -> None:
     (subject,) = bug_subjects("rhbz-471613/forkscrew", {})
     config = tmp_path / "config"
