@@ -58,8 +58,8 @@ def test_overlapping_copiers_meet_the_assertion(arch: str, tmp_path: Path) -> No
 
 
 def test_a_pin_beside_them_is_lost_only_with_the_flaw(arch: str, tmp_path: Path) -> None:
-    """10 of 10 were seen, a rate of 72 % or more (95 % interval): 12 misses have a chance of 1 in 4 million."""
-    finding = found_only_with(SILENT, "pin_async_fork", arch, misses=12, clean=3, folder=tmp_path)
+    """17 of 20 were seen on aarch64, 64 % or more (95 % interval): 14 misses have a chance of 1 in 1.6 million."""
+    finding = found_only_with(SILENT, "pin_async_fork", arch, misses=14, clean=3, folder=tmp_path)
     assert finding["kind"] == "corruption"
 
 
