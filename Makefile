@@ -61,7 +61,7 @@ style: $(SETUP)
 types: $(SETUP)
 	@$(BIN)/mypy --no-error-summary harness bench
 
-bench: $(SETUP) ## Measure what cowpen costs; takes half an hour the first time, when it builds kernels
+bench: $(SETUP) ## Measure what cowpen costs; takes an hour, and more the first time
 	@$(RUN) $(BIN)/python -m bench
 
 mutants: $(SETUP) ## Measure the table of docs/mutants.md; builds each of them the first time

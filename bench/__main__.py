@@ -3,7 +3,7 @@
     python -m bench [NAME…] [--arch ARCH]… [--pairs N] [--json FILE] [--write DOCUMENT]
 
 Everything that is compared is measured in turn within one run, so the ratios hold on a host whose speed changes;
-seconds are for orientation. Without NAME all benchmarks run, in some twenty minutes on two cores once the small
+seconds are for orientation. Without NAME all benchmarks run, in some forty minutes on two cores once the small
 kernels are built.
 Exit code 1 if a goal is missed or a benchmark could not run.
 """
@@ -29,7 +29,7 @@ from harness.cache import Cache
 from harness.errors import CowpenError
 from harness.kernel.apt import write_atomically
 
-NAMES = ("overhead", "attempts", "jobs", "virtme", "steps", "transfer", "memory", "parse", "fork")
+NAMES = ("overhead", "attempts", "jobs", "virtme", "steps", "transfer", "memory", "parse", "fork", "build")
 
 
 @dataclasses.dataclass
