@@ -1,4 +1,4 @@
-"""How long a kernel takes to build: all of it, with nothing cached, and then with one file under mm/ changed."""
+"""How long a kernel takes to build: all of it, with nothing cached, and then with one file changed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.report import Benchmark, Column, Options, Row, Spread
+from bench.report import Benchmark, Column, Options, Row
 from harness.arch import Arch
 from harness.cache import Cache
-from harness.kernel.build import Built, build
+from harness.kernel.build import build
 from harness.kernel.definition import define
 
 _KERNEL = "debug-vm-6.12"
-# Each changes mm/memory.c, and one gives way to the next: a bisect's steps.
-_CHANGED = ("fork-batch-hole-6.12", "fork-batch-exclusive-6.12")
+# Mutants, as the steps of a bisect: one gives way to the next. Each changes one file.
+_SOURCE, _SOURCE_CHANGED = "mm/memory.c", "fork-batch-hole-6.12"
+_HEADER, _HEADER_CHANGED = "include/linux/rmap.h", "fork-batch-exclusive-6.12"
 _GOALS = {"x86_64": 360.0, "aarch64": 420.0}
-_CHANGED_GOAL = 60.0
+_SOURCE_GOAL = 60.0
 
 
 def _measure(options: Options) -> Iterator[Row]:
@@ -33,9 +34,10 @@ def _row(arch: Arch, options: Options) -> Row:
         try:
             cache = Cache(Path(folder) / "cache")
             before = _cpu_seconds()
-            whole = _built(_KERNEL, arch, options, cache).provenance["seconds"]
+            whole = _seconds(_KERNEL, arch, options, cache)
             cpu = _cpu_seconds() - before
-            changed = [_built(name, arch, options, cache).provenance["seconds"] for name in _CHANGED]
+            source = _seconds(_SOURCE_CHANGED, arch, options, cache)
+            header = _seconds(_HEADER_CHANGED, arch, options, cache)
         finally:
             if known is None:
                 del os.environ["CCACHE_DIR"]
@@ -46,14 +48,16 @@ def _row(arch: Arch, options: Options) -> Row:
         "kernel": _KERNEL,
         "whole": whole,
         "cpu": cpu,
-        "changed": Spread.of(changed),
+        "source": source,
+        "header": header,
         "goal": _GOALS[arch.name],
     }
 
 
-def _built(name: str, arch: Arch, options: Options, cache: Cache) -> Built:
-    """Built in ``cache``, from the source in the user's own."""
-    return build(define(name).recipe(arch, options.cache, options.tell), arch, cache, options.tell)
+def _seconds(name: str, arch: Arch, options: Options, cache: Cache) -> float:
+    """To build it in ``cache``, from the source in the user's own."""
+    recipe = define(name).recipe(arch, options.cache, options.tell)
+    return float(build(recipe, arch, cache, options.tell).provenance["seconds"])
 
 
 def _cpu_seconds() -> float:
@@ -62,7 +66,7 @@ def _cpu_seconds() -> float:
 
 
 def _missed(row: Row) -> bool:
-    return bool(row["whole"] > row["goal"] or row["changed"].high > _CHANGED_GOAL)
+    return bool(row["whole"] > row["goal"] or row["source"] > _SOURCE_GOAL)
 
 
 BENCHMARK = Benchmark(
@@ -73,9 +77,10 @@ BENCHMARK = Benchmark(
         Column("all of it", lambda row: f"{row['whole']:.0f} s"),
         Column("goal", lambda row: f"{row['goal']:.0f} s"),
         Column("CPU time", lambda row: f"{row['cpu']:.0f} s"),
-        Column("one file changed", lambda row: f"{row['changed'].text(0)} s"),
+        Column(f"{_SOURCE} changed", lambda row: f"{row['source']:.0f} s"),
+        Column(f"{_HEADER} changed", lambda row: f"{row['header']:.0f} s"),
     ),
     measure=_measure,
-    goal=f"all of it in its goal, and with one file changed in {_CHANGED_GOAL:.0f} s",
+    goal=f"all of it in its goal, and with a source file changed in {_SOURCE_GOAL:.0f} s",
     missed=_missed,
 )
