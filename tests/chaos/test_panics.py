@@ -96,7 +96,7 @@ def test_without_a_word(tmp_path: Path, user_cache: Cache, attacked: Attacked) -
 
 @ARCHES
 @STARTS
-@pytest.mark.parametrize("what", ["panic_later", "oops_later"])
+@pytest.mark.parametrize("what", ["panic_later", pytest.param("oops_later", marks=pytest.mark.long)])
 def test_after_the_program_said_clean(
     what: str, start: tuple[str, ...], arch: str, tmp_path: Path, user_cache: Cache, attacked: Attacked
 ) -> None:

@@ -83,6 +83,7 @@ def test_two_at_once_do_not_see_each_other(prepare: Prepare, tmp_path: Path) -> 
         assert random_bytes(one) != random_bytes(other)
 
 
+@pytest.mark.long
 def test_a_gigabyte_of_memory(prepare: Prepare, tmp_path: Path) -> None:
     """A size of its own, made anew: the snapshot takes room only for what the guest has touched."""
     prepared = prepare("debian:6.1", "x86_64", MachineShape(memory_mib=1024), with_helper=True)

@@ -117,7 +117,10 @@ def test_damaged_between_runs(trial: Trial) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "jobs", "words"),
-    [(garble, 1, "state changed since it was made"), (truncate_state, 2, "QEMU ended with status")],
+    [
+        (garble, 1, "state changed since it was made"),
+        pytest.param(truncate_state, 2, "QEMU ended with status", marks=pytest.mark.long),
+    ],
 )
 def test_damaged_during_a_trial(trial: Trial, damage: Callable[[Path], None], jobs: int, words: str) -> None:
     """The attempts that began from it are lost, and said to be; the others begin from another one."""

@@ -103,7 +103,10 @@ def test_qemu_killed_from_outside(tmp_path: Path) -> None:
     print(f"noticed, judged and ended {took:.2f} s after the kill")
 
 
-@pytest.mark.parametrize("more", [(), ("--cold",)], ids=["snapshot", "cold"])
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param((), id="snapshot"), pytest.param(("--cold",), id="cold", marks=pytest.mark.long)],
+)
 def test_kernel_that_panics_at_boot(more: tuple[str, ...], tmp_path: Path) -> None:
     """It is skipped by a bisection, with the panic in the reason, and not tried ten times over."""
     ended = cowpen(
