@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Page size at run time (arm64 has kernels with 16 and 64 KiB pages) and page-aligned private memory. */
+/* Page size at run time (arm64 has kernels with 16 and 64 KiB pages) and page-aligned memory. */
 #ifndef COWPEN_MEMORY_H
 #define COWPEN_MEMORY_H
 
@@ -26,6 +26,16 @@ static inline unsigned char *cowpen_pages(size_t length)
 		cowpen_trouble("mmap of %zu bytes: %s", length, strerror(errno));
 	/* Fails on a kernel without transparent huge pages, which is as good. */
 	(void)madvise(memory, length, MADV_NOHUGEPAGE);
+	return memory;
+}
+
+/* Memory, of zeroes, that children share instead of getting their own. */
+static inline void *cowpen_shared(size_t length)
+{
+	void *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		cowpen_trouble("mmap of %zu bytes: %s", length, strerror(errno));
 	return memory;
 }
 
