@@ -14,6 +14,7 @@ STAMP := $(VENV)/installed
 SHELL_FILES := $(wildcard .ci/*)
 # A test may run a tool of the virtual environment by name.
 RUN := PATH="$(abspath $(BIN)):$$PATH"
+PYTEST := $(RUN) $(BIN)/python -m pytest
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -32,8 +33,6 @@ demo: $(SETUP) ## Tell which stock kernels have the fork/O_DIRECT bug, on two ar
 	@$(RUN) $(BIN)/cowpen demo
 
 # A process per core for tests without guests; guests one after the other, for each may use all cores.
-PYTEST := $(RUN) $(BIN)/python -m pytest
-
 test: lint ## Lint, then all tests; boots kernels in QEMU and takes a quarter of an hour, twice that the first time
 	@$(PYTEST) -n auto -m "not long" tests/unit tests/console
 	@$(PYTEST) -m "not long" $(wildcard tests/guest tests/bugs tests/chaos)

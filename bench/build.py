@@ -7,6 +7,7 @@ import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 from bench.report import Benchmark, Column, Options, Row
 from harness.arch import Arch
@@ -28,21 +29,16 @@ def _measure(options: Options) -> Iterator[Row]:
 
 
 def _row(arch: Arch, options: Options) -> Row:
-    known = os.environ.get("CCACHE_DIR")
-    with tempfile.TemporaryDirectory(prefix="cowpen-bench-build-") as folder:
-        os.environ["CCACHE_DIR"] = str(Path(folder) / "ccache")
-        try:
-            cache = Cache(Path(folder) / "cache")
-            before = _cpu_seconds()
-            whole = _seconds(_KERNEL, arch, options, cache)
-            cpu = _cpu_seconds() - before
-            source = _seconds(_SOURCE_CHANGED, arch, options, cache)
-            header = _seconds(_HEADER_CHANGED, arch, options, cache)
-        finally:
-            if known is None:
-                del os.environ["CCACHE_DIR"]
-            else:
-                os.environ["CCACHE_DIR"] = known
+    with (
+        tempfile.TemporaryDirectory(prefix="cowpen-bench-build-") as folder,
+        patch.dict(os.environ, CCACHE_DIR=f"{folder}/ccache"),
+    ):
+        cache = Cache(Path(folder) / "cache")
+        before = _cpu_seconds()
+        whole = _seconds(_KERNEL, arch, options, cache)
+        cpu = _cpu_seconds() - before
+        source = _seconds(_SOURCE_CHANGED, arch, options, cache)
+        header = _seconds(_HEADER_CHANGED, arch, options, cache)
     return {
         "arch": arch.name,
         "kernel": _KERNEL,
