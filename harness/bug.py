@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.arch import get_arch
 from harness.console.finding import KINDS
 from harness.datafile import Record, load
-from harness.errors import CowpenError, UserError, nearest
+from harness.errors import UserError, nearest
+from harness.expectation import Expectation, Name
 from harness.folders import data_folder
 
 if TYPE_CHECKING:
     from harness.console.finding import Finding
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Function = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
 Option = Annotated[str, Field(pattern=r"^CONFIG_[A-Za-z0-9_]+$")]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
@@ -45,8 +43,12 @@ class Disk(Record):
         return int(number) * _UNITS[self.size[len(number) :]]
 
 
-class BugProgram(Record):
-    """How one program of ``guest-programs/`` is run to show this bug."""
+ALL_VARIANTS = "all"
+"""In place of a variant's name: the program as it is, and each of its variants."""
+
+
+class _Settings(Record):
+    """How a program is run: what it is told, the machine it needs, the kernel it needs."""
 
     name: Name
     set: dict[str, str | bool | int | float] = Field(default_factory=dict)
@@ -62,6 +64,8 @@ class BugProgram(Record):
     modules: tuple[Word, ...] = ()
     needs: tuple[Option, ...] = ()
     """Kernel options without which the bug cannot show."""
+    symbols: tuple[Function, ...] = ()
+    """Kernel functions without which it cannot, or which tell that a certain patch is in; looked for in the guest."""
     attempts: Annotated[int, Field(ge=1, le=100_000)] = 10
     """Attempts of a trial unless the user says otherwise."""
 
@@ -72,6 +76,43 @@ class BugProgram(Record):
             name: str(value).lower() if isinstance(value, bool) else str(value)
             for name, value in self.set.items()
         }
+
+
+class Variant(_Settings):
+    """A program run differently: on a file system, with huge pages, as a control.
+
+    What it leaves out is as the program says.
+    """
+
+    text: str = ""
+    """What is different, and why that is worth a trial."""
+
+
+class BugProgram(_Settings):
+    """How one program of ``guest-programs/`` is run to show this bug."""
+
+    variants: tuple[Variant, ...] = ()
+    """Other ways to run it: ``BUG/PROGRAM:VARIANT``."""
+
+    @model_validator(mode="after")
+    def _variants_differ(self) -> Self:
+        names = [ALL_VARIANTS, *(variant.name for variant in self.variants)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"variants: {', '.join(twice)} is there twice, or means all of them")
+        return self
+
+    def variant(self, name: str) -> BugProgram:
+        """The program as its variant ``name`` runs it; `UserError` names the nearest.
+
+        What the variant says counts instead of what the program says; its ``set`` is added to the program's.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                said = {key: getattr(variant, key) for key in variant.model_fields_set - {"name", "text"}}
+                merged = said | {"set": self.set | variant.set, "variants": ()}
+                return self.model_copy(update=merged)
+        known = nearest(name, [variant.name for variant in self.variants]) if self.variants else "it has none"
+        raise UserError(f"{self.name} has no variant {name!r}", mend=known)
 
 
 class Signature(Record):
@@ -130,89 +171,6 @@ class Signature(Record):
         )
 
 
-_BOUND = re.compile(r"(<=|>=|==|<|>)\s*(\d+(?:\.\d+){0,3}(?:-rc\d+)?)")
-_VERSION = re.compile(r"(\d{1,9})((?:\.\d{1,9}){0,3})(?:-rc(\d{1,4}))?")
-
-
-def _version(text: str) -> tuple[tuple[int, ...], float] | None:
-    """``6.1.192-2`` as ((6, 1, 192, 0), inf): numbers, and the release candidate, infinite for none."""
-    match = _VERSION.match(text)
-    if not match:
-        return None
-    numbers = [int(match[1]), *(int(part) for part in match[2].split(".")[1:])]
-    candidate = float(match[3]) if match[3] else math.inf
-    return tuple([*numbers, 0, 0, 0][:4]), candidate
-
-
-def _within(version: str, kernels: str) -> bool:
-    """Whether a version lies in a range such as ``>=5.11,<6.3``.
-
-    Numeric by component; what a distribution appends does not count. "Since 6.3" in the kernel's
-    history means merged for 6.3-rc1, so a release candidate counts as its release unless the bound itself
-    names a candidate. A version that cannot be read lies in no range.
-    """
-    have = _version(version)
-    if have is None:
-        return False
-    for part in kernels.split(","):
-        match = _BOUND.fullmatch(part.strip())
-        bound = match and _version(match[2])
-        if not match or not bound:
-            return False
-        left, right = (have, bound) if "-rc" in match[2] else ((have[0], 0.0), (bound[0], 0.0))
-        order = (left > right) - (left < right)
-        if order not in _ORDERS[match[1]]:
-            return False
-    return True
-
-
-_ORDERS = {"<": (-1,), "<=": (-1, 0), "==": (0,), ">=": (0, 1), ">": (1,)}
-
-
-class Expectation(Record):
-    """What some kernels are expected to do."""
-
-    kernels: str
-    """A range of upstream versions (``<6.3``, ``>=5.11,<6.3``, ``*``) or one kernel spec (``debian:6.1``)."""
-    arches: tuple[str, ...] = ()
-    """Architectures; none named: all."""
-    program: Name | None = None
-    """One program of the bug; none named: all."""
-    verdict: Literal["reproduced", "clean"]
-    rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Smallest rate per attempt at which the bug is expected to show."""
-
-    @field_validator("kernels")
-    @classmethod
-    def _range_or_spec(cls, kernels: str) -> str:
-        ranged = kernels[:1] in "<>=" and all(_BOUND.fullmatch(part.strip()) for part in kernels.split(","))
-        if not (kernels == "*" or ranged or re.fullmatch(r"[A-Za-z][^\s,<>=]*", kernels)):
-            raise ValueError(f'expected "*", a range such as ">=5.11,<6.3" or a kernel spec, not {kernels!r}')
-        return kernels
-
-    @field_validator("arches")
-    @classmethod
-    def _known_arches(cls, arches: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(get_arch(arch).name for arch in arches)
-        except CowpenError as error:  # pydantic adds file and key to a ValueError only
-            raise ValueError(str(error)) from error
-
-    @model_validator(mode="after")
-    def _rate_of_something(self) -> Self:
-        if self.rate is not None and self.verdict != "reproduced":
-            raise ValueError('rate: expected only with verdict = "reproduced"')
-        return self
-
-    def covers(self, *, kernel_version: str, kernel_spec: str, arch: str, program: str) -> bool:
-        """Whether it speaks of this kernel, architecture and program."""
-        return (
-            (self.kernels in ("*", kernel_spec) or _within(kernel_version, self.kernels))
-            and (not self.arches or arch in self.arches)
-            and self.program in (None, program)
-        )
-
-
 class Bug(Record):
     """One bug report."""
 
@@ -240,7 +198,19 @@ class Bug(Record):
                     raise ValueError(
                         f"{key}.{index}.program: expected a program of this bug, not {record.program!r}"
                     )
+        self._check_variants()
         return self
+
+    def _check_variants(self) -> None:
+        for index, expectation in enumerate(self.expectations):
+            programs = [p for p in self.programs if expectation.program in (None, p.name)]
+            known = {variant.name for program in programs for variant in program.variants}
+            for name in expectation.variants:
+                if name not in known:
+                    raise ValueError(
+                        f"expectations.{index}.variants: expected variants of {expectation.program or 'a program'}, "
+                        f"not {name!r}"
+                    )
 
     def program(self, name: str) -> BugProgram:
         """The program ``name``; `UserError` names the nearest."""
@@ -254,14 +224,20 @@ class Bug(Record):
         """Whether ``finding``, seen while ``program`` ran, has one of this bug's signatures."""
         return any(signature.matches(finding, program) for signature in self.signatures)
 
-    def expected(self, kernel_version: str, kernel_spec: str, arch: str, program: str) -> Expectation | None:
+    def expected(
+        self, kernel_version: str, kernel_spec: str, arch: str, program: str, variant: str | None = None
+    ) -> Expectation | None:
         """What the catalogue expects, None if it says nothing; in the file's order the first that fits.
 
         ``kernel_version`` is the upstream version (``6.1.192``), whatever else may follow it.
         """
         for expectation in self.expectations:
             if expectation.covers(
-                kernel_version=kernel_version, kernel_spec=kernel_spec, arch=arch, program=program
+                kernel_version=kernel_version,
+                kernel_spec=kernel_spec,
+                arch=arch,
+                program=program,
+                variant=variant,
             ):
                 return expectation
         return None

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from harness.bug import Bug, Disk, Expectation, Signature, list_bugs, load_bug
+from harness.bug import Bug, BugProgram, Disk, Signature, list_bugs, load_bug
+from harness.expectation import Expectation
 
 
 @click.group(invoke_without_command=True)
@@ -71,22 +72,37 @@ def _describe(bug: Bug) -> list[str]:
         lines += ["", *bug.text.strip().splitlines()]
     lines += ["", "Programs"]
     for program in bug.programs:
-        lines.append(
-            f"  {program.name}: {program.memory_mib} MiB, {program.cpus} CPUs, {program.attempts} attempts"
-        )
-        lines += [f"    --set {name}={value}" for name, value in program.settings.items()]
-        lines += [f"    disk: {_disk(program.disk)}"] if program.disk else []
-        for word, values in (
-            ("kernel arguments", program.kernel_arguments),
-            ("modules", program.modules),
-            ("needs", program.needs),
-        ):
-            lines += [f"    {word}: {' '.join(values)}"] if values else []
+        lines += _program(program)
+        for variant in program.variants:
+            lines.append(f"    :{variant.name}  {' '.join(variant.text.split())}".rstrip())
+            lines += [f"    {line}" for line in _differences(program, program.variant(variant.name))]
     lines += ["", "Signatures", *(f"  {_signature(signature)}" for signature in bug.signatures)]
     if bug.expectations:
         lines += ["", "Expectations (the first that fits counts)"]
         lines += [f"  {_expectation(expectation)}" for expectation in bug.expectations]
     return lines
+
+
+def _program(program: BugProgram) -> list[str]:
+    machine = f"{program.memory_mib} MiB, {program.cpus} CPUs"
+    machine += f", {program.numa_nodes} NUMA nodes" if program.numa_nodes > 1 else ""
+    machine += f", {program.hugepages} huge pages" if program.hugepages else ""
+    lines = [f"  {program.name}: {machine}, {program.attempts} attempts"]
+    lines += [f"    --set {name}={value}" for name, value in program.settings.items()]
+    lines += [f"    disk: {_disk(program.disk)}"] if program.disk else []
+    for word, values in (
+        ("kernel arguments", program.kernel_arguments),
+        ("modules", program.modules),
+        ("needs", (*program.needs, *(f"{symbol}()" for symbol in program.symbols))),
+    ):
+        lines += [f"    {word}: {' '.join(values)}"] if values else []
+    return lines
+
+
+def _differences(program: BugProgram, variant: BugProgram) -> list[str]:
+    """What of the description is another one for the variant."""
+    usual = _program(program)
+    return [line for line in _program(variant) if line not in usual]
 
 
 def _disk(disk: Disk) -> str:
@@ -112,6 +128,7 @@ def _expectation(expectation: Expectation) -> str:
         expectation.kernels,
         *expectation.arches,
         *([expectation.program] if expectation.program else []),
+        *(f":{variant}" for variant in expectation.variants),
     ]
     rate = f", at a rate of at least {expectation.rate:.0%}" if expectation.rate is not None else ""
     return f"{' '.join(where)}: {expectation.verdict}{rate}"

@@ -87,9 +87,8 @@ class Progress:
         if self._json:
             print_json(verdict.to_json())
         kernel = verdict.kernel
-        name = f"{verdict.bug}/{verdict.program}" if verdict.bug else verdict.program
         where = f"{without_files(kernel['spec'])} ({kernel['release'] or 'not booted'}) {verdict.arch}"
-        self._say(f"{name} on {where}: {verdict.summary()}")
+        self._say(f"{verdict.name} on {where}: {verdict.summary()}")
 
     def _say(self, line: str) -> None:
         if self._live:
@@ -134,7 +133,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
         escape(str(cell))
         for cell in (
             verdict.bug or "-",
-            verdict.program,
+            f"{verdict.program}:{verdict.variant}" if verdict.variant else verdict.program,
             f"{without_files(kernel['spec'])}  ({version})",
             verdict.arch,
             verdict.attempts,

@@ -30,6 +30,10 @@ Exit code, made for `git bisect run`:
   2    wrong usage
   130  interrupted
 Over several bugs and kernels: 1 if any reproduced, else 125 if any cannot tell, else 0.
+
+\b
+BUG/PROGRAM:VARIANT is another way to run a program (`cowpen bugs show BUG` lists them), BUG:VARIANT all programs
+that have it, :all everything.
 """
 
 
@@ -50,7 +54,7 @@ def _jobs(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
 
 
 @click.command("run", epilog=_EPILOG)
-@click.argument("bugs", nargs=-1, metavar="BUG[/PROGRAM]…")
+@click.argument("bugs", nargs=-1, metavar="BUG[/PROGRAM][:VARIANT]…")
 @click.option(
     "--program",
     "file",

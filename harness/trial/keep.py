@@ -103,6 +103,7 @@ def keep_stage(stage: Stage, folder: Path) -> None:
         },
         "program": {
             "name": name,
+            "variant": stage.subject.variant,
             "settings": dict(stage.subject.settings),
             "compile": stage.compiled.command,
         },

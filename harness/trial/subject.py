@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.arch import Arch
-from harness.bug import Bug, BugProgram, Expectation, load_bug
+from harness.bug import ALL_VARIANTS, Bug, BugProgram, load_bug
 from harness.cache import Cache
-from harness.errors import UserError
+from harness.errors import UserError, nearest
+from harness.expectation import Expectation
 from harness.guest.disk import FILE_SYSTEMS
 from harness.guest.machine import Disk, MachineShape
 from harness.program.compile import Compiled, compile_source, prepare
@@ -27,6 +28,8 @@ class Subject:
     bug: Bug | None = None
     record: BugProgram | None = None
     """How the bug wants the program run; None with a user's own."""
+    variant: str | None = None
+    """Which of the record's variants ``record`` is; None: the program as it is."""
     file: Path | None = None
     """The user's own reproducer."""
     disk: Disk = dataclasses.field(default_factory=Disk)
@@ -34,8 +37,9 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """``rhbz-471613/forkscrew``, or the name of the user's program."""
-        return f"{self.bug.id}/{self.program.name}" if self.bug else self.program.name
+        """``rhbz-471613/forkscrew``, ``rhbz-471613/forkscrew:ext4``, or the name of the user's program."""
+        name = f"{self.program.name}:{self.variant}" if self.variant else self.program.name
+        return f"{self.bug.id}/{name}" if self.bug else name
 
     def with_seconds(self, seconds: float) -> Subject:
         """The same with another run time allowed, in seconds on a guest of speed 1.0."""
@@ -91,16 +95,22 @@ class Subject:
             return None
         # What its version says of a kernel is not said of one with patches, a mutant perhaps: only its name counts.
         version = "" if kernel.provenance.get("patches") else kernel.version
-        return self.bug.expected(version, kernel.spec, kernel.arch.name, self.program.name)
+        return self.bug.expected(version, kernel.spec, kernel.arch.name, self.program.name, self.variant)
 
 
 def bug_subjects(name: str, settings: Mapping[str, str]) -> list[Subject]:
-    """The subjects that ``BUG`` or ``BUG/PROGRAM`` names; `UserError` for unknown ones and wrong settings."""
-    bug_id, slash, program_name = name.partition("/")
+    """The subjects that ``BUG[/PROGRAM][:VARIANT]`` names; `UserError` for unknown ones and wrong settings.
+
+    Without a variant programs run as they are. ``all`` in its place: besides as each of their variants. Another name
+    without a program: all programs that have such a variant.
+    """
+    whole, colon, variant = name.partition(":")
+    bug_id, slash, program_name = whole.partition("/")
     bug = load_bug(bug_id)
-    records = [bug.program(program_name)] if slash else list(bug.programs)
+    programs = [bug.program(program_name)] if slash else list(bug.programs)
+    records = _records(bug, programs, variant if colon else None)
     subjects = []
-    for record in records:
+    for chosen, record in records:
         program = load_program(record.name)
         # A setting must fit some program that is run, and goes to those it fits.
         fitting = {key: value for key, value in settings.items() if key in program.parameters}
@@ -108,7 +118,7 @@ def bug_subjects(name: str, settings: Mapping[str, str]) -> list[Subject]:
             fitting = dict(settings)
         merged = record.settings | fitting
         resolve(program.parameters, merged, program=program.name)
-        subjects.append(Subject(program=program, settings=merged, bug=bug, record=record))
+        subjects.append(Subject(program=program, settings=merged, bug=bug, record=record, variant=chosen))
     known = {key for subject in subjects for key in subject.program.parameters}
     for key in settings:
         if key not in known:
@@ -116,6 +126,27 @@ def bug_subjects(name: str, settings: Mapping[str, str]) -> list[Subject]:
                 f"no program of {bug.id} has a parameter {key!r}", mend=f"known: {', '.join(sorted(known))}"
             )
     return subjects
+
+
+def _records(
+    bug: Bug, programs: list[BugProgram], variant: str | None
+) -> list[tuple[str | None, BugProgram]]:
+    """How to run the programs, each beside the variant's name."""
+    as_they_are: list[tuple[str | None, BugProgram]] = [(None, program) for program in programs]
+    every = [(one.name, program.variant(one.name)) for program in programs for one in program.variants]
+    if variant is None:
+        return as_they_are
+    if variant == ALL_VARIANTS:
+        return [*as_they_are, *every]
+    if chosen := [(name, record) for name, record in every if name == variant]:
+        return list(chosen)
+    if len(programs) == 1:
+        programs[0].variant(variant)  # says what it has
+    known = sorted({name for name, _ in every})
+    raise UserError(
+        f"no program of {bug.id} has a variant {variant!r}",
+        mend=nearest(variant, known) if known else "none has any",
+    )
 
 
 def own_subject(file: Path, settings: Mapping[str, str], *, filesystem: str | None = None) -> Subject:

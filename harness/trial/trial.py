@@ -245,6 +245,7 @@ class _Trial:
         return {
             "bug": self._subject.bug.id if self._subject.bug else None,
             "program": self._subject.program.name,
+            "variant": self._subject.variant,
             "kernel": {
                 "spec": self._target.spec,
                 "release": kernel.release if kernel else None,

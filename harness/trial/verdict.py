@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from harness.bug import Expectation
+from harness.expectation import Expectation
 from harness.trial.outcome import Outcome
 from harness.trial.statistics import interval, miss_probability, missed_rate, percent, percent_up
 
@@ -25,6 +25,8 @@ class Verdict:
     bug: str | None
     """None for a user's own program."""
     program: str
+    variant: str | None = None
+    """Of the program; None: as it is."""
     kernel: Mapping[str, Any]
     """``spec``, ``release`` and ``provenance``."""
     arch: str
@@ -41,12 +43,19 @@ class Verdict:
     """None if the catalogue says nothing, or the attempts do not suffice to contradict it."""
     reason: str
 
+    @property
+    def name(self) -> str:
+        """What was tried, as a command takes it: ``rhbz-471613/forkscrew:ext4``."""
+        program = f"{self.program}:{self.variant}" if self.variant else self.program
+        return f"{self.bug}/{program}" if self.bug else program
+
     def to_json(self) -> dict[str, Any]:
         """The ``verdict`` record of ``--json``."""
         return {
             "type": "verdict",
             "bug": self.bug,
             "program": self.program,
+            "variant": self.variant,
             "kernel": {key: self.kernel.get(key) for key in ("spec", "release", "provenance")},
             "arch": self.arch,
             "verdict": self.verdict,
@@ -78,6 +87,7 @@ def judge(
     program: str,
     kernel: Mapping[str, Any],
     arch: str,
+    variant: str | None = None,
     attempts: Sequence[tuple[Outcome, str]],
     unstarted: int = 0,
     wanted: int = 1,
@@ -104,6 +114,7 @@ def judge(
     return Verdict(
         bug=bug,
         program=program,
+        variant=variant,
         kernel=kernel,
         arch=arch,
         verdict=word,

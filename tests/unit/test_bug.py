@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bug import Bug, Expectation, Signature, list_bugs, load_bug
+from harness.bug import Bug, Signature, list_bugs, load_bug
 from harness.console.finding import Finding, Frame, corruption_finding, hang_finding
 from harness.errors import UserError
+from harness.expectation import Expectation
 from harness.kernel.definition import define
 from harness.kernel.names import definition_files
 
@@ -214,3 +215,56 @@ def test_rhbz_471613() -> None:
     disk = bug.program("forkscrew").disk
     assert disk is not None
     assert (disk.bytes, disk.read_delay_ms) == (64 << 20, 20)
+
+
+VARIANTS = """
+[[programs.variants]]
+name = "ext4"
+text = "the same on a file system"
+set = {device = "/mnt/data"}
+disk = {size = "64M", content = "ext4"}
+[[programs.variants]]
+name = "many"
+cpus = 8
+"""
+
+
+def with_variants(more: str = "") -> str:
+    head, _, tail = RECORD.partition("[[signatures]]")
+    return f"{head}set = {{sleep_seconds = 0.5}}\nmemory_mib = 256\n{VARIANTS}\n[[signatures]]{tail}{more}"
+
+
+def test_a_variant_says_what_is_different(tmp_path) -> None:
+    (program,) = load_text(tmp_path, with_variants()).programs
+    ext4, many = program.variant("ext4"), program.variant("many")
+    assert ext4.set == {"sleep_seconds": 0.5, "device": "/mnt/data"}
+    assert (ext4.name, ext4.memory_mib, ext4.cpus) == ("smoke", 256, 2)
+    assert ext4.disk is not None and ext4.disk.content == "ext4"
+    assert (many.cpus, many.disk, many.set) == (8, None, {"sleep_seconds": 0.5})
+    with pytest.raises(UserError, match="smoke has no variant 'ext3': did you mean ext4"):
+        program.variant("ext3")
+
+
+def test_a_variant_has_a_name_of_its_own(tmp_path) -> None:
+    for name in ("many", "all"):
+        with pytest.raises(UserError, match=f"{name} is there twice, or means all"):
+            load_text(tmp_path, with_variants().replace('name = "ext4"', f'name = "{name}"'))
+
+
+def test_expectations_of_variants(tmp_path) -> None:
+    more = """
+[[expectations]]
+kernels = "<6.3"
+variants = ["many"]
+verdict = "clean"
+[[expectations]]
+kernels = "<6.3"
+verdict = "reproduced"
+"""
+    bug = load_text(tmp_path, with_variants(more))
+    expected = [bug.expected("6.1", "k", "x86_64", "smoke", variant) for variant in (None, "ext4", "many")]
+    assert [one and one.verdict for one in expected] == ["reproduced", "reproduced", "clean"]
+    with pytest.raises(
+        UserError, match=r"expectations\.0\.variants: expected variants of a program, not 'meny'"
+    ):
+        load_text(tmp_path, with_variants(more.replace('"many"', '"meny"')))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bug import Expectation
+from harness.expectation import Expectation
 from harness.trial.outcome import Outcome, exit_code
 from harness.trial.verdict import Verdict, judge
 
@@ -102,7 +102,7 @@ def test_summary(verdict, summary) -> None:
 def test_json_keys_are_the_contract() -> None:
     record = json.loads(json.dumps(trial([HIT, CLEAN], OLD).to_json()))
     assert " ".join(record) == (
-        "type bug program kernel arch verdict counts attempts rate interval expected as_expected reason"
+        "type bug program variant kernel arch verdict counts attempts rate interval expected as_expected reason"
     )
     assert " ".join(record["counts"]) == "clean reproduced other hang unsupported infra"
     assert record["kernel"] == KERNEL
