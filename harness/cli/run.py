@@ -160,6 +160,13 @@ def _jobs(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     type=click.Choice(["zeros", "ext4", "xfs"]),
     help="What the disk /dev/vda of --program holds; a file system is mounted on /mnt. [default: zeros]",
 )
+@click.option(
+    "--symbol",
+    "symbols",
+    multiple=True,
+    metavar="FUNCTION",
+    help="Kernels without this function are unsupported: to be sure that a patch is in. May be repeated.",
+)
 @click.option("--cpu", metavar="MODEL", help="QEMU's CPU model. [default: the architecture's]")
 @click.option(
     "--channel",
@@ -190,6 +197,7 @@ def run(
     numa: int,
     hugepages: int,
     disk: str | None,
+    symbols: tuple[str, ...],
     cpu: str | None,
     channel: str,
     append: tuple[str, ...],
@@ -201,6 +209,7 @@ def run(
     subjects = _subjects(bugs, file, parse_settings(settings), disk)
     if seconds is not None:
         subjects = [subject.with_seconds(seconds) for subject in subjects]
+    subjects = [subject.with_symbols(symbols) for subject in subjects]
     if machine is not None:
         if kernels or arches:
             raise UserError(

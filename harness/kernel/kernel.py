@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +142,21 @@ def cached(cache: Cache) -> tuple[list[Kernel], list[CowpenError]]:
 
 def read_config(path: Path) -> dict[str, str]:
     """A kernel's ``.config``; `UserError` if it cannot be read."""
-    values = {}
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("CONFIG_"):
-                    name, equals, value = line.strip().partition("=")
-                    if equals:
-                        values[name] = value.strip('"')
+            return parse_config(file)
     except OSError as error:
         raise UserError(f"cannot read kernel config {path} ({error.strerror})") from error
+
+
+def parse_config(lines: Iterable[str]) -> dict[str, str]:
+    """The options that are set in a ``.config``, with their values."""
+    values = {}
+    for line in lines:
+        if line.startswith("CONFIG_"):
+            name, equals, value = line.strip().partition("=")
+            if equals:
+                values[name] = value.strip('"')
     return values
 
 

@@ -158,6 +158,7 @@ def _watch_it(stage: Stage, folder: Path, capture: Capture, on_phase: OnPhase) -
             machine.ready()
             seen.booted = True
             stage.furnish(machine)
+            stage.probe(machine)
             channel = machine.channel
             channel.push_file(stage.compiled.binary, path, seconds=_push_seconds(stage, channel.pace))
             seen.console_before = _size(folder / "console.log")

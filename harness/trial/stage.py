@@ -9,6 +9,7 @@ import abc
 import contextlib
 import dataclasses
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from harness.program.compile import Compiled
 from harness.program.init import compile_init
 from harness.trial.facts import KernelFacts
 from harness.trial.jobs import Jobs, cores
+from harness.trial.probe import check_options, check_symbols
 from harness.trial.subject import Subject
 
 # How QEMU ends when somebody wants it to: that says nothing about the snapshot.
@@ -57,6 +59,8 @@ class Stage(abc.ABC):
     speed: Speed
     jobs: int = 1
     """Attempts at once."""
+    probed: threading.Event = dataclasses.field(default_factory=threading.Event, compare=False)
+    """Set once the running kernel has been found to have what the bug needs: all attempts meet the same kernel."""
 
     @property
     @abc.abstractmethod
@@ -85,6 +89,16 @@ class Stage(abc.ABC):
     @abc.abstractmethod
     def furnish(self, machine: Machine) -> None:
         """Make a ready machine what the program needs; raises as `harness.guest.furnish.furnish`."""
+
+    def probe(self, machine: Machine) -> None:
+        """`UnsupportedError` if the running kernel lacks something, as far as no file told so before it ran."""
+        if self.probed.is_set():
+            return
+        scale, record = self.speed.scale, self.subject.record
+        check_symbols(machine.channel, self.subject.wanted_symbols, scale=scale)
+        if record is not None and self.kernel.config is None:
+            check_options(machine.channel, record.needs, self.kernel.release, scale=scale)
+        self.probed.set()
 
     @property
     def program_seconds(self) -> float:

@@ -30,6 +30,8 @@ class Subject:
     """How the bug wants the program run; None with a user's own."""
     variant: str | None = None
     """Which of the record's variants ``record`` is; None: the program as it is."""
+    symbols: tuple[str, ...] = ()
+    """Kernel functions without which the user wants no attempt."""
     file: Path | None = None
     """The user's own reproducer."""
     disk: Disk = dataclasses.field(default_factory=Disk)
@@ -44,6 +46,15 @@ class Subject:
     def with_seconds(self, seconds: float) -> Subject:
         """The same with another run time allowed, in seconds on a guest of speed 1.0."""
         return dataclasses.replace(self, program=dataclasses.replace(self.program, seconds=seconds))
+
+    def with_symbols(self, symbols: tuple[str, ...]) -> Subject:
+        """The same for kernels that have these functions only."""
+        return dataclasses.replace(self, symbols=symbols)
+
+    @property
+    def wanted_symbols(self) -> tuple[str, ...]:
+        """Kernel functions that the record or the user wants to be there."""
+        return (*(self.record.symbols if self.record else ()), *self.symbols)
 
     def compile(self, arch: Arch, cache: Cache) -> Compiled:
         """The static binary for ``arch``; raises what the compiler gives (see `harness.program.compile`)."""

@@ -54,6 +54,8 @@ class Part:
     """Whether the machine survives being looked at while it hangs, or how that fails."""
     state: bytes = b""
     """What it prints then."""
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    pulled: list[str] = dataclasses.field(default_factory=list)
 
 
 CLEAN = Part()
@@ -100,6 +102,12 @@ class Machine:
 
     def push_file(self, source: Path, path: str, *, seconds: float) -> None:
         assert source.exists() and seconds > 0
+
+    def pull(self, path: str, *, seconds: float, limit: int) -> bytes:
+        if path not in self.part.files:
+            raise ChannelError(f"pulling {path}: No such file or directory")
+        self.part.pulled.append(path)
+        return self.part.files[path]
 
     def run(self, argv: list[str], *, seconds: float, on_output: Any, on_overdue: Any) -> Exit:
         self._print()
@@ -415,6 +423,26 @@ def test_trouble_says_why(tmp_path: Path) -> None:
     listener = play(tmp_path, subject, [part])
     assert listener.outcomes == ["infra"]
     assert listener.attempts[0].reason == "forkscrew exited with status 3: no \\x1b[2Jroom"
+
+
+def test_a_kernel_is_looked_at_once_while_it_runs(tmp_path: Path) -> None:
+    """Its functions, and its config where no file came with it; what it lacks is unsupported before anything runs."""
+    (subject,) = bug_subjects("rhbz-471613/forkscrew", {})
+    subject = subject.with_symbols(("bio_lock_unlock",))
+    pulled: list[str] = []
+    patched = Part(files={"/proc/kallsyms": b"0 t bio_lock_unlock\n"}, pulled=pulled)
+    listener = play(tmp_path, subject, [patched, patched, patched], attempts=3)
+    assert listener.outcomes == ["clean"] * 3
+    assert pulled == ["/proc/kallsyms"]
+    listener = play(tmp_path, subject, [Part(files={"/proc/kallsyms": b"0 t dup_mmap\n"}), CLEAN])
+    assert listener.outcomes == ["unsupported"]
+    assert "no bio_lock_unlock" in listener.attempts[0].reason
+    config = Part(
+        files={"/proc/kallsyms": b"0 t bio_lock_unlock\n", "/boot/config-6.1.0": b"CONFIG_BLOCK=y\n"}
+    )
+    listener = play(tmp_path, subject, [config])
+    assert listener.outcomes == ["unsupported"]
+    assert listener.attempts[0].reason == "the running kernel, 6.1.0, is built without CONFIG_AIO"
 
 
 def test_kernel_that_lacks_an_option(tmp_path: Path) -> None:
