@@ -23,6 +23,7 @@ _COMMANDS = {
     "bugs": ("harness.cli.bugs", "bugs", "the catalogue of bug reports"),
     "kernels": ("harness.cli.kernels", "kernels", "kernel specs and what is cached"),
     "run": ("harness.cli.run", "run", "run a bug's programs, or your own, on kernels"),
+    "measure": ("harness.cli.measure", "measure", "what fork() costs, kernel against kernel"),
     "parse": ("harness.cli.parse", "parse", "findings of a console log"),
     "shell": ("harness.cli.shell", "shell", "an interactive guest on the serial console"),
     "demo": ("harness.cli.demo", "demo", "the main job: which stock kernels have the fork/O_DIRECT bug"),

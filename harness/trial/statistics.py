@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
 
 
 def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -71,6 +74,30 @@ def attempts_to_decide(rate: float, false_chance: float) -> int:
     if attempts > 1 and miss_probability(rate, attempts - 1) <= false_chance:
         return attempts - 1
     return attempts if miss_probability(rate, attempts) <= false_chance else attempts + 1
+
+
+class Mean(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def geometric_mean(values: Sequence[float]) -> Mean:
+    """The geometric mean of at least two times, or of ratios of times, with its interval by Student's t on logarithms.
+
+    Geometric, because what a busy host adds to a time is a factor, and because the mean of B/A is then one over that
+    of A/B. `ValueError` for fewer than two values, or one that is not positive.
+    """
+    if len(values) < 2 or min(values) <= 0:
+        raise ValueError(f"geometric_mean of {len(values)} values: expected two or more, all positive")
+    from scipy.special import stdtrit  # noqa: PLC0415
+
+    logarithms = [math.log(value) for value in values]
+    middle = statistics.fmean(logarithms)
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(logarithms) / math.sqrt(len(values))
+    return Mean(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
 
 
 def percent(fraction: float) -> str:

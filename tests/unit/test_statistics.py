@@ -1,6 +1,7 @@
 """Intervals and probabilities."""
 
 import math
+import statistics
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.trial.statistics import (
     attempts_to_decide,
+    geometric_mean,
     interval,
     miss_probability,
     missed_rate,
@@ -97,3 +99,36 @@ def test_interval_is_scipys(hits: int, trials: int, confidence: float) -> None:
     hits = min(hits, trials)
     theirs = binomtest(hits, trials).proportion_ci(confidence_level=confidence, method="wilson")
     assert interval(hits, trials, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_geometric_mean_known_values() -> None:
+    mean = geometric_mean([1, 2, 4])
+    # Logarithms 0, 1, 2 to base 2: mean 1, deviation 1; Student's t for two degrees of freedom is 4.3027.
+    assert mean.value == pytest.approx(2)
+    assert math.log2(mean.high) - 1 == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+    assert mean.low * mean.high == pytest.approx(mean.value**2)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 0.0], [1.0, -1.0]])
+def test_a_mean_of_too_little_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="geometric_mean of"):
+        geometric_mean(values)
+
+
+times = st.lists(st.floats(1e-3, 1e6), min_size=2, max_size=30)
+
+
+@given(times)
+def test_the_interval_holds_the_geometric_mean(values: list[float]) -> None:
+    mean = geometric_mean(values)
+    assert mean.value == pytest.approx(statistics.geometric_mean(values))
+    assert mean.low <= mean.value * (1 + 1e-9)
+    assert mean.high >= mean.value * (1 - 1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3)), min_size=2, max_size=20))
+def test_a_ratio_turned_round_is_one_over_it(pairs: list[tuple[float, float]]) -> None:
+    there = geometric_mean([a / b for a, b in pairs])
+    back = geometric_mean([b / a for a, b in pairs])
+    assert there.value * back.value == pytest.approx(1)
+    assert there.low * back.high == pytest.approx(1)
