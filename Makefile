@@ -66,8 +66,8 @@ bench: $(SETUP) ## Measure what cowpen costs; takes an hour, and more the first 
 mutants: $(SETUP) ## Measure the table of docs/mutants.md; builds each of them the first time
 	@$(RUN) $(BIN)/python -m bench.mutants --write docs/mutants.md
 
-rates: $(SETUP) ## Measure the table of docs/bugs.md; takes an hour, and builds kernels the first time
-	@$(RUN) $(BIN)/python -m bench.rates --write docs/bugs.md
+rates: $(SETUP) ## Measure the tables of docs/bugs.md; takes a day, and builds kernels the first time
+	@$(RUN) $(BIN)/python -m bench.rates --write
 
 FUZZ_SECONDS ?= 600
 

@@ -14,15 +14,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.rates import Cell, measure
+from bench.cells import Cell, mutants
+from bench.rates import measure
 from bench.report import Measured
 from harness.arch import ARCHES, get_arch
 from harness.cache import Cache
 from harness.errors import CowpenError
 from harness.folders import data_folder
-from harness.kernel.definition import Definition, define
+from harness.kernel.definition import Definition
 from harness.kernel.kernel import resolve
-from harness.kernel.names import definition_files
 from harness.trial.statistics import percent
 
 # What every kernel must do right: as a program without a bug record, for that brings the disk it needs.
@@ -46,17 +46,11 @@ TABLE = Measured(
 )
 
 
-def mutants() -> list[Definition]:
-    """All of them, by name."""
-    found = [define(name) for name, (_, series) in definition_files().items() if series is not None]
-    return sorted(found, key=lambda mutant: mutant.name)
-
-
 def measured(mutant: Definition, arch: str, attempts: int) -> tuple[str, bool]:
     """A line of the table, and whether the mutant behaves as its header says; builds it."""
     resolve(mutant.name, get_arch(arch), Cache(), tell=lambda line: print(line, file=sys.stderr))
-    control = measure(Cell(CONTROL, mutant.name, _CONTROL_ATTEMPTS), arch, 1)
-    record = measure(Cell(mutant.caught_by or "", mutant.name, attempts), arch, 1)
+    control = measure(Cell(CONTROL, mutant.name, _CONTROL_ATTEMPTS), arch)
+    record = measure(Cell(mutant.caught_by or "", mutant.name, attempts), arch)
     hits = record["counts"]["reproduced"]
     wanted = mutant.within if arch in mutant.caught_on else None
     good = control["verdict"] == "clean" and (wanted is None or hits > 0 or attempts < wanted)

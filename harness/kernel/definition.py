@@ -44,6 +44,8 @@ class _File(Record):
     fragments: Annotated[tuple[str, ...], Field(min_length=1)]
     patches: tuple[str, ...] = ()
     """Patches below ``kernels/``, or folders of them, in the order in which they are applied."""
+    sound: bool = False
+    """With its patches it should do what a release of its version does, and the catalogue expects as much of it."""
 
     @field_validator("arches")
     @classmethod
@@ -64,6 +66,8 @@ class Definition:
     arches: tuple[str, ...]
     fragments: tuple[str, ...]
     patches: tuple[Path, ...]
+    sound: bool = False
+    """What the catalogue expects of releases of its version it expects of this one, too."""
     caught_by: str | None = None
     """Of a mutant: the bug and program that must show its fault."""
     within: int | None = None
@@ -109,7 +113,21 @@ def _toml(path: Path) -> Definition:
         patches += found
     match = _SOURCE.fullmatch(file.source)
     assert match is not None
-    return Definition(path.stem, file.title, match[1], file.arches, file.fragments, tuple(patches))
+    return Definition(
+        name=path.stem,
+        title=file.title,
+        series=match[1],
+        arches=file.arches,
+        fragments=file.fragments,
+        patches=tuple(patches),
+        # Without patches it is the release.
+        sound=file.sound or not patches,
+    )
+
+
+def is_sound(name: str) -> bool:
+    """Whether ``name`` is a definition that behaves as a release of its version."""
+    return name in definition_files() and define(name).sound
 
 
 def _mutant(path: Path, name: str, series: str) -> Definition:

@@ -13,6 +13,7 @@ from harness.errors import UserError, nearest
 from harness.expectation import Expectation
 from harness.guest.disk import FILE_SYSTEMS
 from harness.guest.machine import Disk, MachineShape
+from harness.kernel.definition import is_sound
 from harness.program.compile import Compiled, compile_source, prepare
 from harness.program.parameters import resolve
 from harness.program.program import Program, load_program, user_program
@@ -104,8 +105,10 @@ class Subject:
         """What the catalogue expects of this kernel; nothing if the user changed the program's settings."""
         if self.bug is None or self.record is None or dict(self.settings) != self.record.settings:
             return None
-        # What its version says of a kernel is not said of one with patches, a mutant perhaps: only its name counts.
-        version = "" if kernel.provenance.get("patches") else kernel.version
+        # What its version says of a kernel is not said of one with patches, a mutant perhaps: only its name counts,
+        # unless its definition says that the patches change nothing of this.
+        patched = kernel.provenance.get("patches") and not is_sound(kernel.spec)
+        version = "" if patched else kernel.version
         return self.bug.expected(version, kernel.spec, kernel.arch.name, self.program.name, self.variant)
 
 
