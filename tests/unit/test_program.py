@@ -226,6 +226,11 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "dma_thread": [{}, {"alignment": 0, "workers": 256, "files": 100, "file_mib": 1024}],
     "async_fork_stress": [{}],
     "cow_writers": [{}, {"threads": 256, "blocks": 4096, "rounds": 100000}],
+    "dirty_cow": [
+        {},
+        {"shmem": True, "prove": True},
+        {"lost": 1000000, "rounds": 1000000000, "seed": 2**32 - 1},
+    ],
     "everyday": [{}],
     "exec_migrate": [{}, {"rounds": 1000000}],
     "fork_batch": [{}, {"kib": 64}, {"kib": 1048576}],
