@@ -18,6 +18,7 @@
 #include <sys/utsname.h>
 
 #include "job.h"
+#include "threads.h"
 
 #define DRAIN_MS 500 /* how long output is waited for after the program itself has ended */
 
@@ -296,20 +297,44 @@ static void on_pull(struct agent *agent, uint32_t id, const uint8_t *payload, ui
 	close(fd);
 }
 
+struct teller {
+	struct agent *agent;
+	uint32_t id;
+};
+
+static void send_told(void *to, const void *data, size_t length)
+{
+	struct teller *teller = to;
+
+	send_frame(teller->agent, COWPEN_OUTPUT, COWPEN_THREADS, teller->id, data, length);
+}
+
+static void on_kill(struct agent *agent, uint32_t id, const uint8_t *payload, uint32_t length)
+{
+	struct teller teller = { agent, id };
+	struct cowpen_kill wanted = { 0 };
+	struct job *job = job_find(id);
+
+	if (!job || job->ended_ms)
+		return; /* its EXIT is under way */
+	if (length >= sizeof(wanted))
+		memcpy(&wanted, payload, sizeof(wanted));
+	if (wanted.most)
+		tell_threads(job, wanted.most, send_told, &teller);
+	job_kill(job);
+	if (wanted.most)
+		kill_told();
+}
+
 static void on_frame(struct agent *agent, const struct cowpen_frame *frame, uint8_t *payload)
 {
-	struct job *job;
-
 	switch (frame->type) {
 	case COWPEN_HELLO:
 		return on_hello(agent, frame->id, payload, frame->length);
 	case COWPEN_RUN:
 		return on_run(agent, frame->id, payload, frame->length);
 	case COWPEN_KILL:
-		job = job_find(frame->id);
-		if (job) /* else its EXIT is under way */
-			job_kill(job);
-		return;
+		return on_kill(agent, frame->id, payload, frame->length);
 	case COWPEN_PUSH:
 		return on_push(agent, frame->id, payload, frame->length);
 	case COWPEN_DATA:

@@ -229,6 +229,8 @@ int main(int argc, char **argv)
 			fprintf(stderr, "       %s --mount DEVICE TYPE WHERE\n", argv[0]);
 			return 2;
 		}
+		/* As PID 1 we inherit the orphans of what we run in any case (threads.h). */
+		prctl(PR_SET_CHILD_SUBREAPER, 1);
 		agent.in = 0;
 		agent.out = 1;
 		agent_serve(&agent);

@@ -162,30 +162,38 @@ static void job_end_all(void)
 			kill(-jobs[i].pid, SIGKILL);
 }
 
-/* Collect every child that ended; as PID 1 also orphans that are nobody's job. */
+/* Take note of the end of a process, if it is that of a job. */
+static void job_note_end(pid_t pid, int status, const struct rusage *usage)
+{
+	for (int i = 0; i < JOBS_MAX; i++) {
+		struct job *job = &jobs[i];
+
+		if (!job->used || job->ended_ms || job->pid != pid)
+			continue;
+		/* What it left running would keep its pipes open, and the guest busy. */
+		kill(-job->pid, SIGKILL);
+		job->ended_ms = now_ms();
+		job->exit.kind = job->overdue ? COWPEN_DEADLINE :
+				 WIFSIGNALED(status) ? COWPEN_SIGNALLED : COWPEN_EXITED;
+		job->exit.code = WIFSIGNALED(status) ? (uint32_t)WTERMSIG(status) : (uint32_t)WEXITSTATUS(status);
+		job->exit.wall_ms = (uint32_t)(job->ended_ms - job->started_ms);
+		job->exit.max_rss_kib = (uint32_t)usage->ru_maxrss;
+	}
+}
+
+/*
+ * Collect every child that ended: jobs, orphans that are nobody's job, and threads that were stopped to tell of them
+ * (threads.h), which are not waited for without __WALL on an old kernel.
+ */
 static void job_reap(void)
 {
 	struct rusage usage;
 	int status;
 	pid_t pid;
 
-	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
-		for (int i = 0; i < JOBS_MAX; i++) {
-			struct job *job = &jobs[i];
-
-			if (!job->used || job->ended_ms || job->pid != pid)
-				continue;
-			/* What it left running would keep its pipes open, and the guest busy. */
-			kill(-job->pid, SIGKILL);
-			job->ended_ms = now_ms();
-			job->exit.kind = job->overdue ? COWPEN_DEADLINE :
-					 WIFSIGNALED(status) ? COWPEN_SIGNALLED : COWPEN_EXITED;
-			job->exit.code = WIFSIGNALED(status) ? (uint32_t)WTERMSIG(status) :
-							       (uint32_t)WEXITSTATUS(status);
-			job->exit.wall_ms = (uint32_t)(job->ended_ms - job->started_ms);
-			job->exit.max_rss_kib = (uint32_t)usage.ru_maxrss;
-		}
-	}
+	while ((pid = wait4(-1, &status, WNOHANG | __WALL, &usage)) > 0)
+		if (!WIFSTOPPED(status))
+			job_note_end(pid, status, &usage);
 }
 
 #endif

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define COWPEN_PROTOCOL_VERSION 2
+#define COWPEN_PROTOCOL_VERSION 3
 #define COWPEN_FRAME_MAGIC 0x6e707763 /* "cwpn" in memory */
 #define COWPEN_FRAME_PAYLOAD 65536 /* longer frames are a protocol error on either side */
 
@@ -20,7 +20,7 @@
 #define COWPEN_PULL 6 /* struct cowpen_number: most bytes to send, then the path; answered by DATA frames */
 #define COWPEN_DATA 7 /* a piece of a file, either direction; no bytes: end of file */
 #define COWPEN_POWEROFF 8
-#define COWPEN_KILL 9 /* the run of this id has had its time: end it; answered by the run's EXIT */
+#define COWPEN_KILL 9 /* the run of this id has had its time: tell of its threads, and end it; answered by its EXIT */
 
 /* guest to host */
 #define COWPEN_READY 16 /* struct cowpen_number: protocol version; then release and machine as strings */
@@ -33,6 +33,7 @@
 #define COWPEN_STDOUT 1
 #define COWPEN_STDERR 2
 #define COWPEN_RECORDS 3 /* what the program wrote to COWPEN_RECORD_FD */
+#define COWPEN_THREADS 4 /* of the agent, when the run is overdue: struct cowpen_threads, then struct cowpen_thread … */
 
 /* how a run ended */
 #define COWPEN_EXITED 0
@@ -60,6 +61,37 @@ struct cowpen_run {
 
 struct cowpen_number {
 	uint32_t value;
+};
+
+struct cowpen_kill {
+	uint32_t most; /* bytes to tell of the run's threads; 0: nothing */
+};
+
+/* What an overdue run was doing when it was killed. There may be less than announced, if its time or room was up. */
+struct cowpen_threads {
+	uint32_t processes; /* found; of a fork bomb not all are */
+	uint32_t threads; /* that are to be told of */
+};
+
+#define COWPEN_REGISTERS 33 /* those of arm64; x86_64 has 17 */
+#define COWPEN_NO_SYSTEM_CALL 0xffffffff
+
+struct cowpen_thread {
+	uint64_t known; /* bit N: registers[N] was read */
+	uint64_t registers[COWPEN_REGISTERS]; /* by the numbers that DWARF gives them; 16 is x86_64's pc, 32 arm64's */
+	uint64_t stack_start; /* address of the first byte of `stack` */
+	uint64_t entry; /* AT_ENTRY, for a program that does not run where it was linked */
+	uint64_t vdso; /* AT_SYSINFO_EHDR */
+	uint32_t pid, tid;
+	uint32_t parent; /* pid of the process that is waiting for this one, or would have to */
+	uint32_t system_call; /* its number, if that is where the thread blocks */
+	char state; /* R, S, D, …, as in /proc/PID/stat */
+	char comm[16];
+	char wchan[47]; /* function of the kernel in which it blocks */
+	/* Bytes of what follows this structure, in this order. */
+	uint32_t executable; /* its path */
+	uint32_t kernel; /* /proc/PID/task/TID/stack, as text */
+	uint32_t stack; /* the top of the stack that the thread uses */
 };
 
 struct cowpen_exit {

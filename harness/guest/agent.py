@@ -42,6 +42,9 @@ _HELLO_EVERY = 0.5  # seconds; a hello sent before the guest listens is lost, so
 _INBOX_LIMIT = 4 << 20
 # An overdue program that is to be killed is dead and reported in this time, or the host gives up on it.
 _AGENT_GRACE = 5.0
+# What the agent may tell of its threads before, and how long that may take (TELL_MS of guest-programs/init/threads.h).
+_TELL_BYTES = 1 << 20
+_TELL_SECONDS = 2.0
 
 
 class ByteStream(Protocol):
@@ -242,6 +245,7 @@ class AgentChannel(Channel):
             raise ChannelError("arguments and environment are longer than a frame")
         ident = self._next_id()
         grace = _AGENT_GRACE * self._scale
+        told = _TELL_SECONDS * self._scale
         self._send(self._c.COWPEN_RUN, ident, payload, Deadline(grace, f"the agent to start {argv[0]}"))
         deadline = Deadline(seconds, f"{argv[0]} to end")
         overdue = False
@@ -254,8 +258,9 @@ class AgentChannel(Channel):
                     raise
                 overdue = True
                 on_overdue()
-                deadline = Deadline(grace, f"the agent to end {argv[0]}")
-                self._send(self._c.COWPEN_KILL, ident, b"", deadline)
+                deadline = Deadline(told + grace, f"the agent to end {argv[0]}")
+                wanted = self._ffi.new("struct cowpen_kill *", [_TELL_BYTES])
+                self._send(self._c.COWPEN_KILL, ident, bytes(self._ffi.buffer(wanted)), deadline)
                 continue
             if frame is None or frame[2] != ident:
                 continue

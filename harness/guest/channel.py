@@ -38,6 +38,8 @@ class Stream(enum.IntEnum):
     STDOUT = 1
     STDERR = 2
     RECORDS = 3
+    THREADS = 4
+    """Not the program's: what the agent tells of its threads when it is overdue (`harness.guest.threads`)."""
 
 
 class Ending(enum.IntEnum):
@@ -94,6 +96,8 @@ class Nobody:
         if stopping():
             raise StoppingError("interrupted")
 
+
+PROGRAM_STREAMS = (Stream.STDOUT, Stream.STDERR, Stream.RECORDS)
 
 OnOutput = Callable[[Stream, bytes], None]
 
@@ -158,7 +162,8 @@ class Channel(abc.ABC):
 
         ``argv[0]`` is an absolute path. A program that runs longer than ``seconds`` is killed with all it
         started, and its `Exit` says so: that is a result, not an error. ``on_overdue`` is called before, once, while it
-        still runs: the moment to see what it is doing.
+        still runs: the moment to see what it is doing. What its threads were doing then comes as `Stream.THREADS` from
+        a channel that can tell.
         """
 
     @abc.abstractmethod

@@ -18,6 +18,7 @@ from typing import Any
 from harness.deadline import Deadline
 from harness.errors import ChannelError
 from harness.guest.channel import (
+    PROGRAM_STREAMS,
     WORD_SECONDS,
     Channel,
     Ending,
@@ -223,7 +224,7 @@ class SerialChannel(Channel):
         ident = str(self._id)
         init_ms = int((seconds + WORD_SECONDS * self._scale) * 1000)
         self._ask("run", ident, str(init_ms), str(len(argv)), _b64(data), deadline=deadline)
-        given = dict.fromkeys(Stream, 0)
+        given = dict.fromkeys(PROGRAM_STREAMS, 0)
         overdue = False
         while True:
             if patience.passed and not overdue:
@@ -232,7 +233,7 @@ class SerialChannel(Channel):
                 deadline = Deadline(grace, f"the guest's init to end {argv[0]}")
                 self._ask("kill", ident, deadline=deadline)
             status = self._ask("status", ident, deadline=deadline)
-            for stream in Stream:
+            for stream in PROGRAM_STREAMS:
                 given[stream] += self._pass_on(ident, stream, given[stream], on_output, deadline)
             if status != ["running"]:
                 break

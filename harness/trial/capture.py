@@ -10,6 +10,7 @@ from harness.guest.channel import Stream
 
 _FILE_LIMIT = 4 << 20  # bytes of each stream kept from its beginning
 _TAIL_LIMIT = 64 << 10  # and from its end
+_THREADS_LIMIT = 4 << 20  # bytes that the agent may tell of threads
 FILES = {Stream.STDOUT: "stdout", Stream.STDERR: "stderr", Stream.RECORDS: "records.bin"}
 
 
@@ -40,19 +41,24 @@ class _Kept:
 class Capture:
     """The output of one attempt, in the files ``stdout``, ``stderr`` and ``records.bin`` of ``folder``.
 
-    Call it with each piece (it is an `OnOutput`).
+    Call it with each piece (it is an `OnOutput`). What the agent tells of threads is kept in memory.
     """
 
     def __init__(self, folder: Path) -> None:
         self._stack = contextlib.ExitStack()
         self.folder = folder
+        self.threads = bytearray()
+        """What the agent told of the threads of an overdue program."""
         self._kept = {
             stream: _Kept(self._stack.enter_context((folder / name).open("wb")))
             for stream, name in FILES.items()
         }
 
     def __call__(self, stream: Stream, data: bytes) -> None:
-        self._kept[stream].add(data)
+        if stream is Stream.THREADS:
+            self.threads += data[: max(0, _THREADS_LIMIT - len(self.threads))]
+        else:
+            self._kept[stream].add(data)
 
     def __enter__(self) -> Self:
         return self
