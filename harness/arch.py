@@ -13,6 +13,24 @@ from harness.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Registers:
+    """What unwinding a stack takes. Registers go by the numbers that DWARF gives them."""
+
+    pc: int
+    sp: int
+    fp: int
+    link: int | None
+    """What a call leaves the return address in; None: on the stack."""
+    kept: tuple[int, ...]
+    """A function gives them back as they were, so that they are those of its caller."""
+    call: bytes
+    """Regular expression of the instructions after which a call returns; it ends where they do."""
+    signal_frame: int | None = None
+    """Where the kernel has its own code return from a signal's handler: bytes from the stack pointer to the registers
+    that were interrupted, in their order. None: the C library has it, and describes it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Arch:
     """One guest architecture.
 
@@ -42,6 +60,7 @@ class Arch:
     """QEMU ``-machine`` without accelerator."""
     cpu: str
     kvm_cpu: str
+    registers: Registers
     console: str
     """The kernel's name of the serial console."""
     earlycon: str
@@ -80,6 +99,15 @@ X86_64 = Arch(
     machine="q35,smm=off",
     cpu="max",
     kvm_cpu="host",
+    registers=Registers(
+        pc=16,
+        sp=7,
+        fp=6,
+        link=None,
+        kept=(3, 6, 12, 13, 14, 15),  # rbx, rbp, r12 …
+        # call rel32; call *%reg; call *N(%reg) with and without a SIB byte, N of one byte or four
+        call=rb"(?s:\xe8.{4}|\xff(?:[\x10-\x17\xd0-\xd7]|[\x50-\x57].|\x54..|[\x15\x90-\x97].{4}|\x94.{5}|\x14.))\Z",
+    ),
     console="ttyS0",
     earlycon="uart8250,io,0x3f8,115200n8",
     # Under TCG the TSC is the host's clock and steady, but the guest cannot know: without this the
@@ -108,6 +136,16 @@ AARCH64 = Arch(
     # table permissions of max upset arm64 async-fork kernels. Not a57: it lacks the 16 KiB granule.
     cpu="cortex-a76",
     kvm_cpu="host",
+    registers=Registers(
+        pc=32,
+        sp=31,
+        fp=29,
+        link=30,
+        kept=tuple(range(19, 30)),
+        call=rb"(?s:...[\x94-\x97]|.[\x00-\x03]\x3f\xd6)\Z",  # bl; blr
+        # struct rt_sigframe: siginfo, and in ucontext's sigcontext the registers, sp and pc.
+        signal_frame=312,
+    ),
     console="ttyAMA0",
     earlycon="pl011,0x9000000",
 )
