@@ -125,7 +125,7 @@ class Signature(Record):
     title: str | None = None
     """Regular expression, searched for in the title and the alternative titles."""
     frames: tuple[Function, ...] = ()
-    """Function names, any of which is the guilty one or in the call trace."""
+    """Function names, any of which is the guilty one or in the call trace (of a hang: of any thread)."""
     file: str | None = None
     """End of the source file's path, whole components: ``mm/memory.c``."""
 
@@ -161,12 +161,11 @@ class Signature(Record):
     def matches(self, finding: Finding, program: str | None = None) -> bool:
         """Whether ``finding``, seen while ``program`` ran, is the one this signature describes."""
         titles = (finding.title, *finding.alt_titles)
-        functions = {finding.frame, *(frame.function for frame in finding.frames)}
         return (
             self.kind == finding.kind
             and self.program in (None, program)
             and (self.title is None or any(re.search(self.title, title) for title in titles))
-            and (not self.frames or not functions.isdisjoint(self.frames))
+            and (not self.frames or not finding.functions.isdisjoint(self.frames))
             and (self.file is None or f"/{finding.file or ''}".endswith(f"/{self.file}"))
         )
 

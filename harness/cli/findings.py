@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from harness.console.finding import Finding, Frame
+from harness.console.threads import with_sources
 
 
 def trace_lines(finding: Finding, limit: int) -> list[str]:
     """The call trace from the guilty function on, a line a frame with its source line, if that is known.
 
-    At most ``limit`` frames; functions inlined into one do not count.
+    At most ``limit`` frames; functions inlined into one do not count. Of a hang the trace begins with what the program
+    waits in, and reaches to the function of its own that does, if it is not much deeper.
     """
     frames = list(finding.frames)
     begin = next((n for n, frame in enumerate(frames) if frame.function == finding.frame), 0)
+    if finding.kind == "hang":
+        depth = sum(not frame.inlined for frame in frames[: begin + 1])
+        begin, limit = 0, max(limit, min(depth, 2 * limit))
     while begin and frames[begin - 1].inlined:
         begin -= 1
     shown: list[Frame] = []
@@ -19,14 +24,4 @@ def trace_lines(finding: Finding, limit: int) -> list[str]:
         if sum(not known.inlined for known in shown) == limit:
             break
         shown.append(frame)
-    width = max((len(_name(frame)) for frame in shown if frame.source), default=0)
-    return [f"{_name(frame):<{width}}  {frame.source}" if frame.source else _name(frame) for frame in shown]
-
-
-def _name(frame: Frame) -> str:
-    if frame.inlined:
-        return f"{frame.function} (inlined)"
-    offset = "" if frame.offset is None else f"+{frame.offset:#x}"
-    size = "" if frame.size is None else f"/{frame.size:#x}"
-    module = f" [{frame.module}]" if frame.module else ""
-    return f"{frame.symbol or frame.function}{offset}{size}{module}"
+    return with_sources(shown)

@@ -15,6 +15,7 @@ from harness.console.display import escape
 from harness.console.finding import Finding
 from harness.kernel.spec import without_files
 from harness.trial.attempt import Attempt, Phase
+from harness.trial.hang import THREADS
 from harness.trial.outcome import Outcome
 from harness.trial.subject import Subject
 from harness.trial.verdict import Verdict
@@ -118,11 +119,12 @@ class Progress:
 
 
 def _kept(attempt: Attempt) -> str:
-    """Where to read on: the console's log, if the finding is from there."""
-    on_console = attempt.kept and attempt.finding and attempt.finding.end
-    return (
-        f"log: {attempt.kept / 'console.log'}" if attempt.kept and on_console else f"kept in {attempt.kept}"
-    )
+    """Where to read on: the console's log, if the finding is from there; the stacks of a program that hangs."""
+    if attempt.kept and attempt.finding and attempt.finding.end:
+        return f"log: {attempt.kept / 'console.log'}"
+    if attempt.kept and attempt.finding and attempt.finding.threads:
+        return f"stacks of {len(attempt.finding.threads)} threads: {attempt.kept / THREADS}"
+    return f"kept in {attempt.kept}"
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

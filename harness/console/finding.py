@@ -49,6 +49,18 @@ class Frame:
     inlined: bool = False
     source: str | None = None
     """``mm/memory.c:1097``, known only after symbolising."""
+    unsure: bool = False
+    """A guess led here; only of a program's frames, for of a report's no such frame is kept."""
+
+    @property
+    def label(self) -> str:
+        """``copy_pte_range+0x10/0x20 [module]``, as the kernel would print it."""
+        if self.inlined:
+            return f"{self.function} (inlined)"
+        offset = "" if self.offset is None else f"+{self.offset:#x}"
+        size = "" if self.size is None else f"/{self.size:#x}"
+        module = f" [{self.module}]" if self.module else ""
+        return f"{'? ' if self.unsure else ''}{self.symbol or self.function}{offset}{size}{module}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +69,30 @@ class Task:
 
     comm: str
     pid: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Thread:
+    """A thread of a program that hangs, as it was before it was killed."""
+
+    pid: int
+    tid: int
+    parent: int
+    """Pid of the parent process."""
+    comm: str
+    state: str
+    """As ``/proc/PID/stat`` gives it: ``R``, ``S``, ``D`` …; empty if it ended meanwhile."""
+    executable: str
+    wchan: str = ""
+    """The kernel's function in which it blocks."""
+    system_call: int | None = None
+    """The number of the system call in which it blocks."""
+    frames: tuple[Frame, ...] = ()
+    """Its stack in user space, innermost first."""
+    whole: bool = False
+    """``frames`` reaches to the outermost function."""
+    kernel: tuple[Frame, ...] = ()
+    """Its stack in the kernel, of kernels with CONFIG_STACKTRACE."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +138,17 @@ class Finding:
     end: int = 0
     """Offset one past its last byte."""
     text: str = ""
+    threads: tuple[Thread, ...] = ()
+    """Of a hang: all threads of the program; ``frames`` are those of the one that seems to keep the others waiting."""
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """All functions it names."""
+        frames = [
+            *self.frames,
+            *(frame for thread in self.threads for frame in (*thread.frames, *thread.kernel)),
+        ]
+        return frozenset([self.frame] if self.frame else []) | {frame.function for frame in frames}
 
     def to_json(self) -> dict[str, Any]:
         """The record of ``--json``, all but ``text``, which the offsets give."""
@@ -115,6 +162,6 @@ def corruption_finding(title: str, *, arch: str | None = None, text: str = "") -
     return Finding(kind="corruption", title=title, arch=arch, text=text)
 
 
-def hang_finding(program: str, *, arch: str | None = None, text: str = "") -> Finding:
-    """The finding of a program that missed its deadline."""
-    return Finding(kind="hang", title=f"hang in {program}", arch=arch, text=text)
+def hang_finding(program: str, *, arch: str | None = None, **more: Any) -> Finding:
+    """The finding of a program that missed its deadline; ``more`` of its fields if its threads were seen."""
+    return Finding(kind="hang", title=f"hang in {program}", arch=arch, **more)

@@ -19,6 +19,7 @@ from harness.guest.channel import Ending, Exit, Stream
 from harness.process import StoppingError
 from harness.program.record import corruption_title, parse_records
 from harness.trial.capture import Capture
+from harness.trial.hang import hang_seen
 from harness.trial.outcome import EXIT_UNSUPPORTED, Decision, Outcome, decide
 from harness.trial.stage import Machine, Stage
 
@@ -152,7 +153,7 @@ def write_result(attempt: Attempt, folder: Path) -> Attempt:
 
 def _watch_it(stage: Stage, folder: Path, capture: Capture, on_phase: OnPhase) -> _Seen:
     seen = _Seen()
-    path = f"/tmp/{stage.subject.program.name}"  # noqa: S108  (in the guest)
+    path = _path_in_guest(stage)
     try:
         with stage.machine(folder) as machine:
             machine.ready()
@@ -181,6 +182,10 @@ def _watch_it(stage: Stage, folder: Path, capture: Capture, on_phase: OnPhase) -
         # No descriptors, no processes: the host is short of something, which is no reason to end the run.
         seen.trouble = f"the host is in trouble ({error.strerror or error})"
     return seen
+
+
+def _path_in_guest(stage: Stage) -> str:
+    return f"/tmp/{stage.subject.program.name}"  # noqa: S108  (it is the guest's)
 
 
 def _run_it(
@@ -242,7 +247,7 @@ def _settle(machine: Machine, stage: Stage) -> None:
 
 
 def _findings(stage: Stage, folder: Path, capture: Capture, seen: _Seen) -> list[Finding]:
-    """All findings: of the program's records first, for they came before whatever killed the machine."""
+    """All findings: of the program's records first, for they came before whatever killed the machine; a hang last."""
     arch = stage.kernel.arch.name
     records = parse_records(capture.records())
     (folder / "records.json").write_text(
@@ -261,6 +266,8 @@ def _findings(stage: Stage, folder: Path, capture: Capture, seen: _Seen) -> list
     except OSError as error:
         # A scan that could not run is trouble, never a clean console.
         seen.trouble = seen.trouble or f"cannot read the console log {console} ({error.strerror})"
+    if seen.hang is not None:
+        found.append(hang_seen(stage, capture, path=_path_in_guest(stage), why=seen.hang))
     return found
 
 

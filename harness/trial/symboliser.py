@@ -34,20 +34,23 @@ class Symboliser:
 
     def symbolised(self, attempt: Attempt) -> Attempt:
         """The attempt with lines in its findings; its kept result has them too."""
-        if self._symbols is None or attempt.kept is None or not any(f.frames for f in attempt.findings):
+        # The frames of a hang are the program's.
+        ours = [finding for finding in attempt.findings if finding.kind != "hang"]
+        if self._symbols is None or attempt.kept is None or not any(finding.frames for finding in ours):
             return attempt
         try:
             log = boots_of(attempt.kept / "console.log")
         except OSError:
             log = list[Boot]()
         try:
-            findings = tuple(self._symbols.symbolise_all(attempt.findings, log))
+            symbolised = iter(self._symbols.symbolise_all(ours, log))
         except StoppingError:
             raise
         except CowpenError as error:
             self._tell(f"reports have no lines: {error}")
             self._symbols = None
             return attempt
+        findings = tuple(f if f.kind == "hang" else next(symbolised) for f in attempt.findings)
         if findings == attempt.findings:
             return attempt
         return write_result(dataclasses.replace(attempt, findings=findings), attempt.kept)
