@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import io
 import operator
 import re
 import struct
@@ -92,26 +93,14 @@ class CallFrames:
     """The call frame information of a program; `UserError` if it has none."""
 
     def __init__(self, path: Path) -> None:
-        from elftools.common.exceptions import ELFError  # noqa: PLC0415  (0.1 s)
-        from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+        from elftools.elf.elffile import ELFFile  # noqa: PLC0415  (0.1 s)
 
         try:
-            with path.open("rb") as file:
-                elf = ELFFile(file)
-                self._read(elf, path)
+            # From memory: of a file pyelftools would believe any size, and ask for as much memory.
+            self._read(ELFFile(io.BytesIO(path.read_bytes())), path)
         except OSError as error:
             raise UserError(f"cannot read {path} ({error.strerror})") from error
-        # What a damaged file can lead pyelftools to is anything.
-        except (
-            ELFError,
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            struct.error,
-        ) as error:
+        except _damages() as error:
             raise UserError(f"{path} has no sound call frame information ({error})") from error
 
     def _read(self, elf: Any, path: Path) -> None:
@@ -169,13 +158,19 @@ class CallFrames:
 
 def _rows(function: Any) -> Sequence[Mapping[Any, Any]]:
     """How to undo a function's frame, from its first instruction on; pyelftools keeps what it has decoded."""
-    from elftools.common.exceptions import ELFError  # noqa: PLC0415
-
     try:
         rows: Sequence[Mapping[Any, Any]] = function.get_decoded().table
-    except (ELFError, AssertionError, LookupError):  # an instruction that pyelftools does not know
+    except _damages():  # or a vendor's instruction that pyelftools does not know
         return ()
     return rows
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    """What a damaged file can lead pyelftools to: anything."""
+    from elftools.common.exceptions import DWARFError, ELFError  # noqa: PLC0415
+
+    native = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+    return (ELFError, DWARFError, struct.error, *native)
 
 
 def unwind(
