@@ -67,10 +67,10 @@ struct cowpen_kill {
 	uint32_t most; /* bytes to tell of the run's threads; 0: nothing */
 };
 
-/* What an overdue run was doing when it was killed. There may be less than announced, if its time or room was up. */
+/* What an overdue run was doing when it was killed begins with what it has; not all of it need be told of. */
 struct cowpen_threads {
-	uint32_t processes; /* found; of a fork bomb not all are */
-	uint32_t threads; /* that are to be told of */
+	uint32_t processes; /* that were found; of a fork bomb not all are */
+	uint32_t threads; /* that they have */
 };
 
 #define COWPEN_REGISTERS 33 /* those of arm64; x86_64 has 17 */

@@ -32,6 +32,7 @@
 
 struct process {
 	pid_t pid, parent;
+	int threads;
 	unsigned long long started; /* clock ticks since boot */
 	bool ours;
 };
@@ -72,8 +73,8 @@ static bool read_process(pid_t pid, struct process *process)
 	process->pid = pid;
 	process->ours = false;
 	return rest && sscanf(rest,
-			      ") %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-			      &process->parent, &process->started) == 2;
+			      ") %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %d %*d %llu",
+			      &process->parent, &process->threads, &process->started) == 3;
 }
 
 static int by_pid(const void *one, const void *other)
@@ -112,12 +113,12 @@ static void mark_ours(const struct job *job)
 	}
 }
 
-/* Find the processes of a job; returns how many. */
-static uint32_t find_processes(const struct job *job, uint64_t end)
+/* Find the processes of a job, and how many threads they have. */
+static struct cowpen_threads find_processes(const struct job *job, uint64_t end)
 {
+	struct cowpen_threads found = { 0 };
 	DIR *all = opendir("/proc");
 	struct dirent *entry;
-	uint32_t found = 0;
 
 	process_count = 0;
 	while (all && process_count < PROCESSES_MAX && now_ms() < end && (entry = readdir(all))) {
@@ -129,8 +130,10 @@ static uint32_t find_processes(const struct job *job, uint64_t end)
 		closedir(all);
 	qsort(processes, (size_t)process_count, sizeof(processes[0]), by_pid);
 	mark_ours(job);
-	for (int i = 0; i < process_count; i++)
-		found += processes[i].ours;
+	for (int i = 0; i < process_count; i++) {
+		found.processes += processes[i].ours;
+		found.threads += processes[i].ours ? (uint32_t)processes[i].threads : 0;
+	}
 	return found;
 }
 
@@ -341,17 +344,15 @@ static size_t tell_of(struct suspect *suspect, size_t most, tell_fn *tell, void 
 static void tell_threads(const struct job *job, size_t most, tell_fn *tell, void *to)
 {
 	uint64_t begin = now_ms(), end = begin + TELL_MS;
-	struct cowpen_threads head = { 0 };
+	struct cowpen_threads head = find_processes(job, begin + TELL_MS / 2);
 	size_t used = sizeof(head);
 
+	tell(to, &head, sizeof(head));
 	suspect_count = 0;
-	head.processes = find_processes(job, begin + TELL_MS / 2);
 	for (int i = 0; i < process_count && now_ms() < end; i++)
 		if (processes[i].ours)
 			add_threads(&processes[i]);
 	stop_all(now_ms() + STOP_MS < end ? now_ms() + STOP_MS : end);
-	head.threads = (uint32_t)suspect_count;
-	tell(to, &head, sizeof(head));
 	for (int i = 0; i < suspect_count && now_ms() < end; i++) {
 		size_t fixed = sizeof(suspects[i].thread) + sizeof(suspects[i].executable) + sizeof(suspects[i].kernel);
 		/* Every thread gets the same share of what is left. */

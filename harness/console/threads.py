@@ -60,6 +60,7 @@ class ThreadState:
     tid: int
     parent: int
     state: str
+    """A letter, or nothing."""
     comm: bytes
     wchan: bytes
     system_call: int | None
@@ -156,10 +157,10 @@ def threads_of(states: Sequence[ThreadState], binary: Binary, executable: bytes)
             pid=state.pid,
             tid=state.tid,
             parent=state.parent,
-            comm=escape(state.comm),
-            state=escape(state.state),
-            executable=escape(state.executable),
-            wchan=escape(state.wchan) if state.wchan != b"0" else "",
+            comm=_on_one_line(state.comm),
+            state=state.state,
+            executable=_on_one_line(state.executable),
+            wchan=_on_one_line(state.wchan) if state.wchan != b"0" else "",
             system_call=state.system_call,
             frames=tuple(frame for place in places for frame in _frames(place, bias, state, binary, lines)),
             whole=whole,
@@ -195,6 +196,10 @@ def _frames(
         function = escape(line.function)
         yield Frame(function=function, inlined=True, source=_source(line), unsure=place.unsure)
     yield dataclasses.replace(frame, source=_source(chain[-1])) if chain else frame
+
+
+def _on_one_line(text: bytes) -> str:
+    return escape(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _source(line: Line) -> str | None:
@@ -271,7 +276,8 @@ def describe(threads: Sequence[Thread], why: str, notes: Iterable[str] = ()) -> 
     for pid in pids:
         members = [thread for thread in threads if thread.pid == pid]
         parent = f", child of {members[0].parent}" if members[0].parent in pids else ""
-        lines += ["", f"process {pid}{parent}: {members[0].executable or members[0].comm}"]
+        executable = next((thread.executable for thread in members if thread.executable), members[0].comm)
+        lines += ["", f"process {pid}{parent}: {executable}"]
         for thread in members:
             lines += ["", f"  thread {thread.tid} ({thread.comm}), {_doing(thread)}"]
             lines += [f"    {line}" for line in with_sources(thread.frames)]

@@ -23,8 +23,8 @@ class Told:
 
     processes: int = 0
     """How many the run had, as far as they were counted."""
-    announced: int = 0
-    """How many threads were to be told of."""
+    counted: int = 0
+    """How many threads these had."""
     threads: tuple[ThreadState, ...] = ()
 
 
@@ -43,7 +43,7 @@ def parse_threads(data: bytes) -> Told:
             break
         thread, at = parsed
         threads.append(thread)
-    return Told(processes=head.processes, announced=head.threads, threads=tuple(threads))
+    return Told(processes=head.processes, counted=head.threads, threads=tuple(threads))
 
 
 def _parse_thread(ffi: Any, data: bytes, at: int) -> tuple[ThreadState, int] | None:

@@ -36,6 +36,6 @@ def _left_out(told: Told) -> list[str]:
     words = []
     if told.processes > seen:
         words.append(f"{told.processes - seen} more processes of the program are not shown")
-    if told.announced > len(told.threads):
-        words.append(f"{told.announced - len(told.threads)} more threads are not shown")
+    if told.counted > len(told.threads):
+        words.append(f"{told.counted - len(told.threads)} more threads are not shown")
     return words
