@@ -98,6 +98,18 @@ def _jobs(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
 )
 @click.option("--stop-on-first", is_flag=True, help="End a trial with its first reproduction.")
 @click.option(
+    "--until-decided",
+    is_flag=True,
+    help="End a trial as soon as it is decided whether the kernel does what the catalogue expects; --attempts are the "
+    "most then. Where nothing is expected all of them are made.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(min=0.5, max=1, max_open=True),
+    metavar="C",
+    help="How sure --until-decided wants to be. [default: 0.95]",
+)
+@click.option(
     "--seconds",
     type=click.FloatRange(min=0, max=_MAX_SECONDS, min_open=True),
     help="How long a program may run; slow guests get more. [default: the program's, or 60]",
@@ -186,6 +198,8 @@ def run(
     known_hosts: Path | None,
     attempts: int | None,
     stop_on_first: bool,
+    until_decided: bool,
+    confidence: float | None,
     seconds: float | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -229,8 +243,19 @@ def run(
             kernel_arguments=append,
         )
         targets = guest_targets(kernels or (_DEFAULT_KERNEL,), arches, base=base, jobs=jobs, cold=cold)
-    options = Options(attempts=attempts, stop_on_first=stop_on_first)
+    options = Options(
+        attempts=attempts, stop_on_first=stop_on_first, decide=_decide(until_decided, confidence)
+    )
     return run_trials(subjects, targets, options, Progress(as_json=as_json), keep=keep)
+
+
+def _decide(until_decided: bool, confidence: float | None) -> float | None:
+    """The confidence with which trials are to be decided, None to make all attempts."""
+    from harness.trial.sequential import CONFIDENCE  # noqa: PLC0415
+
+    if not until_decided and confidence is not None:
+        raise UserError(f"--confidence {confidence:g} without --until-decided", mend="give both, or neither")
+    return (confidence or CONFIDENCE) if until_decided else None
 
 
 def guest_targets(

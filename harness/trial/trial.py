@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import queue
-from collections.abc import Sized
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from harness.trial.attempt import Attempt, Phase, failed_attempt, run_attempt
 from harness.trial.facts import KernelFacts
 from harness.trial.keep import keep_stage, no_room, trial_folder
 from harness.trial.outcome import Outcome
+from harness.trial.sequential import Question, detectable_rate
 from harness.trial.stage import Stage
 from harness.trial.subject import Subject
 from harness.trial.symboliser import Symboliser
@@ -35,6 +36,8 @@ class Options:
 
     attempts: int | None = None
     stop_on_first: bool = False
+    decide: float | None = None
+    """End a trial when what is expected is decided with this confidence; ``attempts`` are the most then."""
 
 
 class Listener(Protocol):
@@ -100,6 +103,7 @@ class _Trial:
         self._attempts: list[Attempt] = []
         bug_attempts = subject.record.attempts if subject.record else _ATTEMPTS
         self._wanted = options.attempts or bug_attempts
+        self._question: Question | None = None
 
     def run(self) -> Verdict:
         try:
@@ -122,6 +126,7 @@ class _Trial:
         """Make the stage; what the kernel lacks for this bug, in words: then it need not even boot."""
         tell = self._listener.tell
         self._kernel = self._target.kernel(self._cache, tell)
+        self._question = self._asked(self._kernel)
         self._symboliser = Symboliser(self._kernel, tell)
         self._stage = self._target.stage(self._subject, self._kernel, self._cache, tell)
         self._listener.begins(self._subject, self._kernel.display, self._target.arch.name, self._wanted)
@@ -199,8 +204,10 @@ class _Trial:
         future.add_done_callback(lambda _: notices.put((number, None)))
         return future
 
-    def _open(self, under_way: Sized) -> bool:
+    def _open(self, under_way: Collection[int]) -> bool:
         """Whether another attempt is to be started: not once the trial is decided, complete or hopeless.
+
+        ``under_way`` are the numbers of those that have not ended.
 
         An attempt that was lost before its program began is made up for by one more, and is counted beside it;
         the substitutes are not made up for.
@@ -210,8 +217,28 @@ class _Trial:
         shown = any(a.outcome is Outcome.REPRODUCED for a in self._attempts)
         if self._down or lacking or (self._options.stop_on_first and shown):
             return False
+        begun = self._in_order(before=min(under_way, default=None))
+        if self._question and self._question.answer([attempt.outcome for attempt in begun]):
+            return False
         lost = self._unstarted
         return len(self._attempts) + len(under_way) < self._wanted + min(lost, self._wanted)
+
+    def _asked(self, kernel: KernelFacts) -> Question | None:
+        """What the trial is to decide; nothing unless the user wants that, and the catalogue has an expectation."""
+        bug, record = self._subject.bug, self._subject.record
+        expectation = self._subject.expectation(kernel)
+        if self._options.decide is None or bug is None or record is None or expectation is None:
+            return None
+        return Question(
+            expectation=expectation,
+            confidence=self._options.decide,
+            detectable=detectable_rate(bug, record.name, record.attempts),
+        )
+
+    def _in_order(self, before: int | None = None) -> list[Attempt]:
+        """The attempts that ended, in the order in which they were begun; only those before number ``before``."""
+        ended = sorted(self._attempts, key=lambda attempt: attempt.number)
+        return [attempt for attempt in ended if before is None or attempt.number < before]
 
     @property
     def _unstarted(self) -> int:
@@ -265,10 +292,11 @@ class _Trial:
         identity = self._identity()
         verdict = judge(
             **identity,
-            attempts=[(attempt.outcome, attempt.reason) for attempt in self._attempts],
+            attempts=[(attempt.outcome, attempt.reason) for attempt in self._in_order()],
             unstarted=self._unstarted,
             wanted=self._wanted,
             expectation=self._subject.expectation(self._kernel) if self._kernel else None,
+            question=self._question,
         )
         self._listener.verdict(verdict)
         return verdict

@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 from harness.expectation import Expectation
 from harness.trial.outcome import Outcome
-from harness.trial.statistics import interval, miss_probability, missed_rate, percent, percent_up
+from harness.trial.sequential import Answer, Question
+from harness.trial.statistics import (
+    interval,
+    interval_at_any_time,
+    miss_probability,
+    missed_rate,
+    percent,
+    percent_up,
+)
 
 Word = Literal["reproduced", "clean", "unsupported", "cannot-tell"]
 
@@ -37,7 +45,10 @@ class Verdict:
     rate: float | None
     """Reproduced attempts among those that could tell; None if none could."""
     interval: tuple[float, float]
-    """95 % interval of ``rate``; (0, 1) if no attempt could tell."""
+    """95 % interval of ``rate``; (0, 1) if no attempt could tell.
+
+    Of a trial that ends when it is decided the wider one that allows for that (`interval_at_any_time`).
+    """
     expected: Literal["reproduced", "clean"] | None
     as_expected: bool | None
     """None if the catalogue says nothing, or the attempts do not suffice to contradict it."""
@@ -92,8 +103,12 @@ def judge(
     unstarted: int = 0,
     wanted: int = 1,
     expectation: Expectation | None = None,
+    question: Question | None = None,
 ) -> Verdict:
     """The verdict from outcome and reason of every attempt, and what the catalogue expects.
+
+    ``question`` is what the trial was to decide, if it was to end with that; then the attempts must be in the order
+    in which they were begun. One that is decided is complete, however few of the ``wanted`` attempts it took.
 
     - ``reproduced``: at least one attempt did. A bug that was seen is there, whatever else went wrong.
     - ``clean``: there were attempts, and every one in which the program ran was clean. One that found
@@ -107,9 +122,13 @@ def judge(
     counts = Counter(outcome for outcome, _ in attempts)
     decided = sum(count for outcome, count in counts.items() if outcome.decided)
     hits = counts[Outcome.REPRODUCED]
-    bounds = interval(hits, decided)
-    word = _word(counts, len(attempts), unstarted, wanted)
-    as_expected, remark = _compare(word, expectation, decided, bounds)
+    bounds = (interval_at_any_time if question else interval)(hits, decided)
+    answer = question.answer([outcome for outcome, _ in attempts]) if question else None
+    word = _word(counts, len(attempts), unstarted, 1 if answer else wanted)
+    if question is not None:
+        as_expected, remark = _decided(word, question, answer, counts)
+    else:
+        as_expected, remark = _compare(word, expectation, decided, bounds)
     reason = _reason(word, attempts, counts)
     return Verdict(
         bug=bug,
@@ -180,3 +199,26 @@ def _compare(
     if rate is not None and bounds[1] < rate:
         return False, f"expected at a rate of at least {percent(rate)}"
     return True, ""
+
+
+def _decided(
+    word: Word, question: Question, answer: Answer | None, counts: Counter[Outcome]
+) -> tuple[bool | None, str]:
+    """The same for a trial that was to end when it is decided; ``answer`` is None if it never was.
+
+    Then what was not contradicted holds, as in a trial of fixed length, and the remark says what remained open.
+    """
+    if word not in ("reproduced", "clean"):
+        return None, ""
+    if answer is Answer.MET:
+        return True, ""
+    rate, sure = question.expectation.rate, percent(question.confidence)
+    if question.expectation.verdict == "clean":
+        few = f"too few attempts to exclude a rate of {percent_up(question.detectable)} at {sure}"
+        return (False, "expected clean") if answer else (True, few)
+    if rate is None:
+        return False, f"expected reproduced in at most {counts[Outcome.CLEAN]} attempts"
+    if answer is Answer.MISSED:
+        return False, f"expected at a rate of at least {percent(rate)}, excluded at {sure}"
+    open_ = f"a rate of at least {percent(rate)} is neither shown nor excluded at {sure}"
+    return (True if word == "reproduced" else None), open_

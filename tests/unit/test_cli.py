@@ -93,7 +93,7 @@ def test_options_reach_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         3,
         True,
     )
-    assert (options.attempts, options.stop_on_first) == (7, True)
+    assert (options.attempts, options.stop_on_first, options.decide) == (7, True, None)
     assert (target.base.memory_mib, target.base.cpus, target.base.cpu) == (900, 4, "max")
     assert target.base.kernel_arguments == ("a=1", "b")
     assert seen[0]["run"] == tmp_path / "keep"
@@ -115,8 +115,29 @@ def test_as_many_jobs_as_make_sense(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "confidence"),
+    [([], None), (["--until-decided"], 0.95), (["--until-decided", "--confidence", "0.999"], 0.999)],
+)
+def test_until_decided(monkeypatch: pytest.MonkeyPatch, words: list[str], confidence: float | None) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "harness.trial.trial.run_trial", lambda subject, target, options, **more: seen.append(options)
+    )
+    CliRunner().invoke(run, ["rhbz-471613/forkscrew", *words], standalone_mode=False)
+    assert [options.decide for options in seen] == [confidence]
+
+
+def test_confidence_of_nothing_to_be_decided() -> None:
+    result = CliRunner().invoke(run, ["rhbz-471613", "--confidence", "0.9"])
+    assert isinstance(result.exception, UserError)
+    assert "--until-decided" in str(result.exception)
+
+
+@pytest.mark.parametrize(
     "words",
     [
+        ["--until-decided", "--confidence", "1"],
+        ["--until-decided", "--confidence", "0.4"],
         ["--seconds", "0"],
         ["--seconds", "-1"],
         ["--seconds", "1e9"],
@@ -128,7 +149,7 @@ def test_as_many_jobs_as_make_sense(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_out_of_range(words: list[str]) -> None:
     result = CliRunner().invoke(run, ["rhbz-471613", *words])
     assert result.exit_code == 2
-    assert words[0] in result.output
+    assert words[-2] in result.output
 
 
 def code_of(monkeypatch: pytest.MonkeyPatch, words: list[str], error: BaseException | None = None) -> int:

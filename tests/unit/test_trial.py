@@ -238,7 +238,9 @@ def play(
     """Run a trial of as many attempts as there are parts, unless ``attempts`` says otherwise."""
     listener = listener or Listener()
     options = Options(
-        attempts=more.pop("attempts", len(parts) or 1), stop_on_first=more.pop("stop_on_first", False)
+        attempts=more.pop("attempts", len(parts) or 1),
+        stop_on_first=more.pop("stop_on_first", False),
+        decide=more.pop("decide", None),
     )
     target = Target(parts, tmp_path, **more)
     run = tmp_path / "run"
@@ -375,6 +377,64 @@ def test_default_number_of_attempts(tmp_path: Path, own: Subject) -> None:
 def test_stop_on_first(tmp_path: Path, own: Subject) -> None:
     listener = play(tmp_path, own, [CLEAN, HIT, CLEAN, CLEAN], stop_on_first=True)
     assert listener.outcomes == ["clean", "reproduced"]
+
+
+OLD = Kernel(spec="debian:6.1", version="6.1.192")
+NEW = Kernel(spec="debian:6.12", version="6.12.1")
+SHOWS = Part(console=b"[    1.000000] kernel BUG at mm/gup.c:42!\n")
+"""What forkscrew's bug report has a signature for; its record claims a rate of 0.9 before 6.3, of 10 attempts."""
+
+
+@pytest.fixture
+def forkscrew() -> Subject:
+    (subject,) = bug_subjects("rhbz-471613/forkscrew", {})
+    return subject
+
+
+@pytest.mark.parametrize(
+    ("parts", "facts", "made", "word", "as_expected"),
+    [
+        ([SHOWS] * 10, OLD, 4, "reproduced", True),
+        ([CLEAN] * 10, OLD, 2, "clean", False),
+        ([CLEAN] * 20, NEW, 10, "clean", True),
+        ([CLEAN, SHOWS, CLEAN], NEW, 2, "reproduced", False),
+        # A guest that did not come up is no attempt that decides anything.
+        ([SHOWS, DOWN, SHOWS, SHOWS, SHOWS, SHOWS], OLD, 5, "reproduced", True),
+        # 6.2 of another name: the record says the same. No version at all: it says nothing, and all are made.
+        ([SHOWS] * 6, Kernel(version="6.2"), 4, "reproduced", True),
+        ([SHOWS] * 6, Kernel(version="unknown"), 6, "reproduced", None),
+    ],
+)
+def test_ends_when_decided(
+    tmp_path: Path,
+    forkscrew: Subject,
+    parts: list[Part],
+    facts: Kernel,
+    made: int,
+    word: str,
+    as_expected: bool | None,
+) -> None:
+    listener = play(tmp_path, forkscrew, parts, facts=facts, decide=0.95)
+    assert len(listener.outcomes) == made
+    assert listener.wanted == len(parts), "it is said how many there are at most"
+    (verdict,) = listener.verdicts
+    assert (verdict.verdict, verdict.as_expected) == (word, as_expected)
+
+
+def test_more_confidence_takes_more_attempts(tmp_path: Path, forkscrew: Subject) -> None:
+    assert len(play(tmp_path, forkscrew, [SHOWS] * 10, facts=OLD, decide=0.99).outcomes) == 7
+
+
+def test_undecided_makes_all_attempts(tmp_path: Path, own: Subject, forkscrew: Subject) -> None:
+    assert len(play(tmp_path, forkscrew, [SHOWS, CLEAN, SHOWS], facts=OLD, decide=0.95).outcomes) == 3
+    # Of a user's own program nobody expects anything.
+    assert len(play(tmp_path, own, [HIT] * 12, decide=0.95).outcomes) == 12
+
+
+def test_attempts_under_way_when_it_is_decided_are_counted(tmp_path: Path, forkscrew: Subject) -> None:
+    listener = play(tmp_path, forkscrew, [SHOWS] * 12, facts=OLD, decide=0.95, jobs=3)
+    assert 4 <= len(listener.outcomes) <= 6
+    assert listener.verdicts[0].counts["reproduced"] == len(listener.outcomes)
 
 
 def test_jobs_run_at_once_and_are_all_counted(tmp_path: Path, own: Subject) -> None:

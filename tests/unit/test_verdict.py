@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from harness.expectation import Expectation
 from harness.trial.outcome import Outcome, exit_code
+from harness.trial.sequential import Question
+from harness.trial.statistics import missed_rate
 from harness.trial.verdict import Verdict, judge
 
 KERNEL = {"spec": "debian:6.1", "release": "6.1.0-56-cloud-amd64", "provenance": {"version": "6.1.192-2"}}
@@ -22,6 +24,7 @@ CLEAN, HIT, OTHER, HUNG, LACKS, INFRA = (
 )
 OLD = Expectation(kernels="<6.3", verdict="reproduced", rate=0.9)
 NEW = Expectation(kernels=">=6.3", verdict="clean")
+RARE = Expectation(kernels="<6.3", verdict="reproduced", rate=0.1)
 LUCK = Expectation(kernels="<6.3", verdict="reproduced")
 
 
@@ -80,6 +83,61 @@ def test_as_expected(attempts, expectation, as_expected, remark) -> None:
     assert verdict.as_expected is as_expected
     assert remark in verdict.reason
     assert verdict.expected == (expectation.verdict if expectation else None)
+
+
+def decided(attempts, expectation, wanted=10, confidence=0.95) -> Verdict:
+    """A trial that was to end when it is decided, after at most ``wanted`` attempts."""
+    return judge(
+        bug="b",
+        program="p",
+        kernel=KERNEL,
+        arch="x86_64",
+        attempts=attempts,
+        wanted=wanted,
+        expectation=expectation,
+        question=Question(expectation=expectation, confidence=confidence, detectable=missed_rate(10)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expectation", "word", "as_expected", "remark"),
+    [
+        ([HIT] * 4, OLD, "reproduced", True, ""),
+        # Few attempts are a whole trial if they decide it, and no trial if they do not.
+        ([CLEAN] * 2, OLD, "clean", False, "at least 90 %, excluded at 95 %"),
+        ([CLEAN], OLD, "cannot-tell", None, ""),
+        ([CLEAN, HIT, CLEAN, CLEAN], OLD, "reproduced", False, "excluded at 95 %"),
+        # The most attempts are used up: what is not contradicted holds.
+        ([HIT] * 8 + [CLEAN] * 2, OLD, "reproduced", True, ""),
+        ([HIT, CLEAN, HIT], OLD, "reproduced", True, "neither shown nor excluded"),
+        ([CLEAN] * 10, RARE, "clean", None, "neither shown nor excluded at 95 %"),
+        # Attempts that were under way when it was decided change nothing.
+        ([CLEAN, CLEAN, HIT, HIT, HIT, HIT], OLD, "reproduced", False, "excluded"),
+        ([CLEAN, HIT], LUCK, "reproduced", True, ""),
+        ([CLEAN] * 10, LUCK, "clean", False, "expected reproduced in at most 10 attempts"),
+        ([CLEAN] * 3, LUCK, "cannot-tell", None, ""),
+        ([CLEAN] * 10, NEW, "clean", True, ""),
+        ([CLEAN, HIT], NEW, "reproduced", False, "expected clean"),
+        ([CLEAN] * 9 + [INFRA], NEW, "cannot-tell", None, ""),
+        ([LACKS], OLD, "unsupported", None, ""),
+    ],
+)
+def test_trial_that_ends_when_it_is_decided(attempts, expectation, word, as_expected, remark) -> None:
+    verdict = decided(attempts, expectation)
+    assert (verdict.verdict, verdict.as_expected) == (word, as_expected)
+    assert remark in verdict.reason
+
+
+def test_decided_trial_that_had_too_few_attempts() -> None:
+    verdict = decided([CLEAN] * 10, NEW, confidence=0.99)
+    assert (verdict.verdict, verdict.as_expected) == ("clean", True)
+    assert "too few attempts to exclude a rate of 26 % at 99 %" in verdict.reason
+
+
+def test_interval_allows_for_the_early_end() -> None:
+    fixed, early = trial([HIT] * 4, OLD), decided([HIT] * 4, OLD)
+    assert early.interval[0] < fixed.interval[0]
+    assert early.summary() == "REPRODUCED (100 %, 95 % interval 32–100 %)"
 
 
 @pytest.mark.parametrize(
