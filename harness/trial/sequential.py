@@ -32,7 +32,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.bug import Bug, Expectation
+from harness.bug import Bug
+from harness.expectation import Expectation
 from harness.trial.outcome import Outcome
 from harness.trial.statistics import attempts_to_decide, missed_rate
 

@@ -52,6 +52,7 @@ def test_a_kernel_without_kallsyms_cannot_tell() -> None:
 @pytest.mark.parametrize(
     ("file", "content"),
     [("/proc/config.gz", gzip.compress(CONFIG)), ("/boot/config-6.1.0-9-x", CONFIG)],
+    ids=["proc", "boot"],
 )
 def test_options(file: str, content: bytes) -> None:
     asked = Guest({file: content})
@@ -61,7 +62,9 @@ def test_options(file: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "packed", [None, b"no gzip", gzip.compress(CONFIG)[:-12], gzip.compress(bytes(5 << 20))]
+    "packed",
+    [None, b"no gzip", gzip.compress(CONFIG)[:-12], gzip.compress(bytes(5 << 20))],
+    ids=["none", "not-packed", "cut-off", "too-much"],
 )
 def test_a_kernel_that_tells_no_config_may_have_the_option(packed: bytes | None) -> None:
     asked = Guest({} if packed is None else {"/proc/config.gz": packed})

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.bug import Expectation, load_bug
+from harness.bug import load_bug
+from harness.expectation import Expectation
 from harness.trial.outcome import Outcome
 from harness.trial.sequential import Answer, Question, detectable_rate
 from harness.trial.statistics import interval_at_any_time, miss_probability, missed_rate
