@@ -35,7 +35,7 @@ def _left_out(told: Told) -> list[str]:
     seen = len({thread.pid for thread in told.threads})
     words = []
     if told.processes > seen:
-        words.append(f"{told.processes - seen} more processes of the program are not shown")
+        words.append(f"processes that are not shown: {told.processes - seen}")
     if told.counted > len(told.threads):
-        words.append(f"{told.counted - len(told.threads)} more threads are not shown")
+        words.append(f"threads that are not shown: {told.counted - len(told.threads)}")
     return words

@@ -17,6 +17,7 @@ from harness.arch import get_arch
 from harness.errors import ChannelError
 from harness.guest.channel import Channel, Ending, Exit, Stream
 from harness.guest.guest import Guest
+from harness.guest.threads import parse_threads
 
 SECONDS = 60.0  # for anything that takes a moment, on a host that does other things besides
 EVERY_BYTE = bytes(range(256))
@@ -84,11 +85,15 @@ class Program:
 
 
 class ChannelContract:
-    """The tests. ``big_file``, ``big_output`` and ``beyond_buffers`` are bytes, less where the way is slow."""
+    """The tests. ``big_file``, ``big_output`` and ``beyond_buffers`` are bytes, less where the way is slow.
+
+    ``tells_threads``: it tells of the threads of a program that is overdue.
+    """
 
     big_file = 1 << 20
     beyond_buffers = 1 << 20
     big_output = 3_000_000
+    tells_threads = True
 
     # -- greeting ----------------------------------------------------------------------------------
 
@@ -129,6 +134,28 @@ class ChannelContract:
             time.sleep(0.1)
         else:
             pytest.fail("the program's child survives its deadline")
+
+    def test_what_an_overdue_program_was_doing(self, program: Program) -> None:
+        marker = uuid.uuid4().hex
+        ended, output = program("forever-away", marker, seconds=1.5)
+        assert ended.ending is Ending.DEADLINE
+        told = parse_threads(output.data[Stream.THREADS])
+        if not self.tells_threads:
+            assert output.data[Stream.THREADS] == b""
+            return
+        assert (told.processes, told.counted) == (2, 2)
+        assert {thread.comm for thread in told.threads} == {b"helper"}
+        assert {thread.state for thread in told.threads} == {"S"}
+        parent, child = told.threads
+        assert (parent.pid, child.parent) == (parent.tid, parent.pid)
+        assert all(len(thread.values) > 16 for thread in told.threads), "all its registers"
+        # The child was in a session of its own.
+        for _ in range(20):
+            if program.says("count", marker) == "0":
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("what was told of survives its deadline")
 
     def test_measures_time_and_memory(self, program: Program) -> None:
         small, _ = program("exit", "0")

@@ -154,10 +154,12 @@ static int run(int argc, char **argv)
 		put(1, "parent ends", 11);
 		return 0;
 	}
-	if (!strcmp(what, "forever")) { /* with a child, both ignoring what can be ignored */
+	if (!strcmp(what, "forever") || !strcmp(what, "forever-away")) {
+		/* With a child, in a session of its own or not, both ignoring what can be ignored. */
 		signal(SIGTERM, SIG_IGN);
 		signal(SIGINT, SIG_IGN);
-		fork();
+		if (!fork() && !strcmp(what, "forever-away"))
+			setsid();
 		put(1, "running", 7);
 		for (;;)
 			sleep(3600);

@@ -1,11 +1,13 @@
 """The catalogue: loading, versions, signatures, expectations."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.bug import Bug, Signature, list_bugs, load_bug
-from harness.console.finding import Finding, Frame, corruption_finding, hang_finding
+from harness.console.finding import Finding, Frame, Thread, corruption_finding, hang_finding
 from harness.errors import UserError
 from harness.expectation import Expectation
 from harness.kernel.definition import define
@@ -198,6 +200,22 @@ def test_a_mutant_is_expected_to_be_caught_if_it_was_and_its_sound_kernel_is_not
     sound = bug.expected(mutant.series, f"debug-vm-{mutant.series}", "x86_64", program)
     assert sound is not None
     assert sound.verdict == "clean"
+
+
+def test_signature_of_a_hang_speaks_of_any_thread() -> None:
+    """Which thread keeps the others waiting is only believed, not known."""
+    signature = Signature(kind="hang", frames=("free_atfork",))
+    stuck = Thread(
+        **{"pid": 2, "tid": 2, "parent": 1, "comm": "p", "state": "S", "executable": "/tmp/p"},
+        frames=(Frame(function="__lll_lock_wait_private"), Frame(function="free_atfork")),
+        kernel=(Frame(function="futex_wait_queue"),),
+    )
+    other = dataclasses.replace(stuck, frames=(Frame(function="main"),), kernel=())
+    assert signature.matches(hang_finding("p", frames=other.frames, threads=(other, stuck)))
+    assert not signature.matches(hang_finding("p", frames=other.frames, threads=(other,)))
+    assert not signature.matches(hang_finding("p"))
+    in_kernel = Signature(kind="hang", frames=("futex_wait_queue",))
+    assert in_kernel.matches(hang_finding("p", threads=(other, stuck)))
 
 
 def test_rhbz_471613() -> None:

@@ -167,3 +167,12 @@ def test_capture_last_line(tmp_path: Path) -> None:
         assert capture.last_line(Stream.STDERR) == "unsupported: no AIO"
         capture(Stream.RECORDS, b"abc")
         assert capture.records() == b"abc"
+
+
+def test_capture_of_threads_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.trial.capture._THREADS_LIMIT", 5)
+    with Capture(tmp_path) as capture:
+        for piece in (b"abc", b"def", b"ghi"):
+            capture(Stream.THREADS, piece)
+        assert capture.threads == b"abcde"
+        assert capture.records() == b""

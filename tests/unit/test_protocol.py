@@ -186,9 +186,11 @@ def test_an_overdue_program_is_looked_at_and_then_killed() -> None:
             struct.unpack_from("<I", payload)[0] > 60_000
         )  # the agent's own deadline is for a host that is gone
         order.append("started")
-        kind, killed, _ = peer.take()
+        kind, killed, most = peer.take()
         assert (kind, killed) == (C.COWPEN_KILL, ident)
+        assert struct.unpack("<I", most)[0] > 100_000, "so much may be told of its threads"
         order.append("killed")
+        peer.send(frame(C.COWPEN_OUTPUT, ident, b"its threads", stream=C.COWPEN_THREADS))
         peer.send(frame(C.COWPEN_OUTPUT, ident, b"last words", stream=1))
         peer.send(frame(C.COWPEN_EXIT, ident, struct.pack("<IIII", C.COWPEN_DEADLINE, 9, 100, 1)))
 
@@ -202,7 +204,7 @@ def test_an_overdue_program_is_looked_at_and_then_killed() -> None:
         )
     assert ended.ending is Ending.DEADLINE
     assert order == ["started", "looked at", "killed"]
-    assert heard == [(Stream.STDOUT, b"last words")]
+    assert heard == [(Stream.THREADS, b"its threads"), (Stream.STDOUT, b"last words")]
 
 
 def test_a_guest_slower_than_the_hellos_is_heard() -> None:

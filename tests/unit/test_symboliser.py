@@ -17,7 +17,7 @@ from harness.arch import X86_64, Arch
 from harness.cli.findings import trace_lines
 from harness.cli.parse import parse
 from harness.cli.progress import Progress
-from harness.console.finding import Finding, Frame, corruption_finding
+from harness.console.finding import Finding, Frame, Thread, corruption_finding, hang_finding
 from harness.errors import ToolMissingError, UserError
 from harness.trial.attempt import Attempt, write_result
 from harness.trial.outcome import Outcome
@@ -125,6 +125,17 @@ def test_trouble_is_said_once_and_fails_nothing(
     }[trouble] in told[0]
 
 
+def test_a_hang_has_frames_of_its_program(built: Built, finding: Finding, tmp_path: Path) -> None:
+    """Of which the kernel's files know nothing, whatever the names are."""
+    hang = hang_finding("p", frames=finding.frames)
+    one = attempt(1, tmp_path, hang)
+    assert Symboliser(Kernel(built.vmlinux), print).symbolised(one) is one
+    after = Symboliser(Kernel(built.vmlinux), print).symbolised(attempt(2, tmp_path, hang, finding, hang))
+    assert [found.kind for found in after.findings] == ["hang", finding.kind, "hang"]
+    assert after.findings[0] == after.findings[2] == hang
+    assert [(frame.function, frame.source) for frame in after.findings[1].frames] == LINES
+
+
 def test_a_kernel_without_symbols(finding: Finding, tmp_path: Path) -> None:
     told: list[str] = []
     one = attempt(1, tmp_path, finding)
@@ -187,6 +198,36 @@ def test_corrupt_data_has_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture
         "attempt 1: reproduced: data corruption in a page",
         "    kept in TMP/attempt-1",
     ]
+
+
+def test_a_hang_is_shown_with_what_it_waits_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["lll_lock_wait", "free_atfork", "free", "dl_deallocate_tls", "deallocate_stack", "join", "main"]
+    frames = [Frame(function=name, symbol=name, source="p.c:9" if name == "main" else None) for name in names]
+    frames[1] = dataclasses.replace(frames[1], unsure=True)
+    stuck = Thread(
+        **{"pid": 2, "tid": 2, "parent": 1, "comm": "p", "state": "S", "executable": "/tmp/p"},
+        frames=tuple(frames),
+    )
+    hang = hang_finding("p", frame="main", frames=stuck.frames, threads=(stuck, stuck))
+    bare = hang_finding("p")
+    attempts = [
+        attempt(1, tmp_path, hang, outcome=Outcome.HANG),
+        attempt(2, tmp_path, hang, outcome=Outcome.HANG),
+        attempt(3, tmp_path, bare, outcome=Outcome.HANG),
+    ]
+    lines = shown(capsys, tmp_path, *attempts)
+    assert lines == [
+        "attempt 1: hang: hang in p",
+        *(f"    {name}" for name in ["lll_lock_wait", "? free_atfork", *names[2:6], "main  p.c:9"]),
+        "    stacks of 2 threads: TMP/attempt-1/threads.txt",
+        "attempt 2: hang: hang in p",
+        "    stacks of 2 threads: TMP/attempt-2/threads.txt",
+        "attempt 3: hang: hang in p",
+        "    kept in TMP/attempt-3",
+    ]
+    # What is much deeper is in the file.
+    deep = dataclasses.replace(hang, frames=tuple(frames[:6]) * 3 + (frames[6],))
+    assert len(trace_lines(deep, 4)) == 8
 
 
 def test_a_trace_begins_with_the_guilty() -> None:

@@ -26,7 +26,7 @@ from harness.errors import (
     UserError,
 )
 from harness.folders import data_folder
-from harness.guest.channel import Ending, Exit, Greeting, Stream
+from harness.guest.channel import Ending, Exit, Greeting, Stream, protocol
 from harness.guest.speed import Speed
 from harness.program.compile import Compiled
 from harness.program.program import user_program
@@ -56,6 +56,8 @@ class Part:
     """What it prints then."""
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
     pulled: list[str] = dataclasses.field(default_factory=list)
+    threads: bytes = b""
+    """What its agent tells of the program's threads."""
 
 
 CLEAN = Part()
@@ -113,6 +115,7 @@ class Machine:
         self._print()
         if isinstance(self.part.end, Exit) and self.part.end.ending is Ending.DEADLINE:
             on_overdue()
+            on_output(Stream.THREADS, self.part.threads)
         on_output(Stream.STDERR, self.part.stderr)
         if isinstance(self.part.end, Exception):
             raise self.part.end
@@ -315,6 +318,44 @@ def test_warning_of_the_boot_decides_nothing(tmp_path: Path, own: Subject) -> No
     assert play(tmp_path, own, [Part(before=WARNED, console=b"[    2.000000] " + PANIC)]).outcomes == [
         "reproduced"
     ]
+
+
+def test_a_hang_is_a_finding_with_all_threads(tmp_path: Path, own: Subject) -> None:
+    head = protocol().new("struct cowpen_threads *", [2, 9])
+    told = protocol().new("struct cowpen_thread[]", 2)
+    for thread, tid, state in zip(told, (41, 42), (b"S", b"R"), strict=True):
+        thread.pid, thread.tid, thread.parent, thread.state, thread.comm = 41, tid, 1, state, b"mine"
+    raw = b"".join(bytes(protocol().buffer(part)) for part in (head, told))
+    listener = play(tmp_path, own, [Part(end=HANG.end, threads=raw), HANG])
+    first, second = listener.records
+    assert [(finding["kind"], finding["title"]) for finding in first["findings"]] == [
+        ("hang", "hang in mine")
+    ]
+    assert first["cause"] == 0
+    assert [thread["tid"] for thread in first["findings"][0]["threads"]] == [41, 42]
+    assert first["findings"][0]["task"] == {"comm": "mine", "pid": 42}
+    kept = Path(first["kept"])
+    text = (kept / "threads.txt").read_text()
+    assert text.startswith("mine did not end by its deadline\n")
+    for words in (
+        "threads that are not shown: 7",
+        "processes that are not shown: 1",
+        "thread 42 (mine), running",
+        "no sound call frame",
+    ):
+        assert words in text
+    assert (kept / "threads.bin").read_bytes() == raw
+    # An agent that told nothing.
+    assert second["findings"][0]["title"] == "hang in mine"
+    assert second["findings"][0]["threads"] == []
+    assert not (Path(second["kept"]) / "threads.txt").exists()
+
+
+def test_a_program_that_ended_after_all_does_not_hang(tmp_path: Path, own: Subject) -> None:
+    """It was looked at, and ended by itself before it was killed."""
+    late = Part(end=Exit(Ending.EXITED, 0, 60.0))
+    listener = play(tmp_path, own, [late])
+    assert (listener.outcomes, listener.records[0]["findings"]) == (["clean"], [])
 
 
 def test_host_without_descriptors_is_infra(tmp_path: Path, own: Subject) -> None:
