@@ -79,7 +79,7 @@ static inline bool cowpen_told(pid_t child)
 	return WEXITSTATUS(status) == COWPEN_REPRODUCED;
 }
 
-/* Where a child waits until its parent has done something. */
+/* Where a child waits until its parent has done something, or the other way round. */
 struct cowpen_gate {
 	int ends[2];
 };
@@ -90,7 +90,7 @@ static inline void cowpen_gate_make(struct cowpen_gate *gate)
 		cowpen_trouble("pipe: %s", strerror(errno));
 }
 
-/* In the child: returns once the parent has opened the gate, or is gone. */
+/* In the one who waits: returns once the other one has opened the gate, or is gone. */
 static inline void cowpen_gate_wait(struct cowpen_gate *gate)
 {
 	char none;
@@ -98,6 +98,7 @@ static inline void cowpen_gate_wait(struct cowpen_gate *gate)
 	close(gate->ends[1]);
 	while (read(gate->ends[0], &none, 1) < 0 && errno == EINTR)
 		;
+	close(gate->ends[0]);
 }
 
 static inline void cowpen_gate_open(struct cowpen_gate *gate)
