@@ -242,6 +242,8 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "mprotect_migrate": [{}, {"rounds": 1000000}],
     "pin_async_fork": [{}],
     "pinned_fork": [{}, {"kinds": "hugetlb"}],
+    "readonly_pinned_fork": [{}, {"kinds": "base+thp"}],
+    "vmsplice_leak": [{}, {"kinds": "base+thp"}],
     "threads_fork": [{}, {"rounds": 100000, "mib": 65536}],
     "smoke": [
         {},
