@@ -30,3 +30,14 @@ def test_a_forced_write_that_reaches_the_file_is_noticed(bug: str, way: str, tmp
     )
     assert (ended.code, ended.outcomes) == (1, ["reproduced"]), ended.err
     assert "bytes in read-only file" in ended.verdict["reason"]
+
+
+@pytest.mark.parametrize("kind", ["write", "direct"])
+def test_memory_that_parent_and_child_share_is_noticed(kind: str, tmp_path: Path) -> None:
+    ended = cowpen(
+        *("run", "ksm-fork-write/ksm_fork", "--kernel", "debian:6.12", "--arch", "x86_64", "--json"),
+        *("--attempts", "1", "--set", "prove=true", "--set", f"kinds={kind}"),
+        folder=tmp_path,
+    )
+    assert (ended.code, ended.outcomes) == (1, ["reproduced"]), ended.err
+    assert "bytes in pages merged by KSM" in ended.verdict["reason"]

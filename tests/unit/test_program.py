@@ -239,6 +239,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "fork_tlb": [{}, {"rounds": 100000}],
     "fork_time": [{}],
     "gup_fast_fork": [{}, {"rounds": 1000000}],
+    "ksm_fork": [{}, {"kinds": "direct", "prove": True}, {"turns": 1000}],
     "mprotect_migrate": [{}, {"rounds": 1000000}],
     "pin_async_fork": [{}],
     "pinned_fork": [{}, {"kinds": "hugetlb"}],
