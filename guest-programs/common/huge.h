@@ -107,27 +107,42 @@ static inline bool cowpen_huge_renew(unsigned char *area, size_t size)
 	return cowpen_is_huge(area, size);
 }
 
+/* Bytes of hugetlb's default page; 0: the kernel has no hugetlb, or its pages are too large for this machine. */
+static inline size_t cowpen_hugetlb_size(void)
+{
+	return cowpen_if_it_fits(cowpen_number("/proc/meminfo", "Hugepagesize:") << 10);
+}
+
+/* Have WANTED pages of hugetlb free if there is memory for them; returns how many are. */
+static inline size_t cowpen_hugetlb_free(size_t wanted)
+{
+	size_t total = cowpen_number("/proc/meminfo", "HugePages_Total:");
+	size_t unused = cowpen_number("/proc/meminfo", "HugePages_Free:");
+	char number[24];
+
+	if (unused >= wanted)
+		return unused;
+	snprintf(number, sizeof(number), "%zu", total - unused + wanted);
+	(void)cowpen_put("/proc/sys/vm/nr_hugepages", number);
+	return cowpen_number("/proc/meminfo", "HugePages_Free:");
+}
+
+/* Private memory of hugetlb, LENGTH bytes in whole pages of it; NULL if there is none. */
+static inline unsigned char *cowpen_hugetlb(size_t length)
+{
+	void *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
 /*
  * One page of hugetlb's default size, *SIZE (0: the kernel has no hugetlb, or its pages are too large); NULL if none
  * is to be had. Another one is left free, for a fork() that must copy.
  */
 static inline unsigned char *cowpen_hugetlb_page(size_t *size)
 {
-	size_t total = cowpen_number("/proc/meminfo", "HugePages_Total:");
-	size_t unused = cowpen_number("/proc/meminfo", "HugePages_Free:");
-	char number[24];
-	void *memory;
-
-	*size = cowpen_if_it_fits(cowpen_number("/proc/meminfo", "Hugepagesize:") << 10);
-	if (*size && unused < 2) {
-		snprintf(number, sizeof(number), "%zu", total - unused + 2);
-		(void)cowpen_put("/proc/sys/vm/nr_hugepages", number);
-		unused = cowpen_number("/proc/meminfo", "HugePages_Free:");
-	}
-	if (!*size || unused < 2)
-		return NULL;
-	memory = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-	return memory == MAP_FAILED ? NULL : memory;
+	*size = cowpen_hugetlb_size();
+	return *size && cowpen_hugetlb_free(2) >= 2 ? cowpen_hugetlb(*size) : NULL;
 }
 
 #endif

@@ -78,7 +78,10 @@ def test_defaults_and_given_values_keep_the_order_of_the_declaration() -> None:
     declared = load_program("forkscrew").parameters
     values = resolve(declared, {"rounds": "0x10"}, program="forkscrew")
     assert list(values) == list(declared)
-    assert values == {"device": "/dev/vda", "alignment": 512, "rounds": 16}
+    assert values == {
+        **{"device": "/dev/vda", "alignment": 512, "rounds": 16},
+        **{"memory": "anonymous", "load": 0},
+    }
 
 
 @pytest.mark.parametrize(
@@ -222,8 +225,17 @@ def test_the_generated_file_stands_alone(tmp_path: Path) -> None:
 # Compilation
 
 CORNERS: dict[str, list[dict[str, par.Value]]] = {
-    "forkscrew": [{}, {"alignment": 0}, {"alignment": 65536, "rounds": 100000}],
-    "dma_thread": [{}, {"alignment": 0, "workers": 256, "files": 100, "file_mib": 1024}],
+    "forkscrew": [
+        {},
+        {"alignment": 0},
+        {"alignment": 65536, "rounds": 100000},
+        {"memory": "hugetlb", "load": 64},
+    ],
+    "dma_thread": [
+        {},
+        {"alignment": 0, "workers": 256, "files": 100, "file_mib": 1024},
+        {"memory": "hugetlb", "load": 64},
+    ],
     "async_fork_stress": [{}],
     "cow_writers": [{}, {"threads": 256, "blocks": 4096, "rounds": 100000}],
     "dirty_cow": [
@@ -470,34 +482,57 @@ def run_on(disk: Path, cache: Cache, name: str, **given: par.Value) -> subproces
     return subprocess.run([binary], capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("name", ["forkscrew", "dma_thread"])
+POISON = b"\x2a" * 65536
+
+
 @pytest.mark.parametrize(
-    ("content", "alignment", "reason"),
+    ("name", "content", "given", "reason"),
     [
-        (None, 512, "No such file"),
-        (b"", 65536, "more than the page size"),
-        (b"\x2a" * 65536, 512, "0x2a"),
-        (bytes(512), 512, "smaller than two pages"),
+        ("forkscrew", bytes(65536), {"alignment": 65536}, "more than the page size"),
+        ("forkscrew", POISON, {}, "0x2a"),
+        ("forkscrew", bytes(512), {}, "too few"),
+        ("forkscrew", bytes(131072), {"load": 1}, "too few"),
+        ("dma_thread", b"", {"alignment": 65536}, "more than the page size"),
+        ("dma_thread", b"", {}, "too few"),
     ],
 )
 def test_what_cannot_show_the_bug_is_unsupported(
-    tmp_path: Path, cache: Cache, name: str, content: bytes | None, alignment: int, reason: str
+    tmp_path: Path, cache: Cache, name: str, content: bytes, given: dict[str, par.Value], reason: str
 ) -> None:
-    if name == "dma_thread" and content:
-        pytest.skip("dma_thread writes its own content")
-    if content is not None:
-        (tmp_path / "disk").write_bytes(content)
-    done = run_on(tmp_path / "disk", cache, name, alignment=alignment)
+    (tmp_path / "disk").write_bytes(content)
+    done = run_on(tmp_path / "disk", cache, name, **given)
     assert done.returncode == 4, done
     last = done.stderr.splitlines()[-1]
     assert last.startswith("unsupported: ")
-    # tmpfs knows no O_DIRECT, which is found out first.
+    # A file system without O_DIRECT is found out first.
     assert reason in last or "O_DIRECT" in last or os.sysconf("SC_PAGESIZE") == 65536
+    assert (tmp_path / "disk").read_bytes() == content, "what is there is left as it is"
+
+
+DIRECT_IO = ["forkscrew", "dma_thread"]
+
+
+@pytest.mark.parametrize("name", DIRECT_IO)
+def test_a_file_that_cannot_be_made_is_unsupported(tmp_path: Path, cache: Cache, name: str) -> None:
+    done = run_on(tmp_path / "folder" / "disk", cache, name)
+    assert done.returncode == 4, done
+    assert "disk: No such file" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no tmpfs to be sure of")
+@pytest.mark.parametrize("name", DIRECT_IO)
+def test_no_file_in_memory_takes_the_place_of_a_disk(cache: Cache, name: str) -> None:
+    disk = Path(f"/dev/shm/cowpen-{os.getpid()}")
+    done = run_on(disk, cache, name)
+    assert done.returncode == 4, done
+    assert (
+        done.stderr.splitlines()[-1] == f"unsupported: no device {disk}, and a file there would be in memory"
+    )
+    assert not disk.exists()
 
 
 def test_dma_thread_without_shared_pages_is_clean_on_any_kernel(tmp_path: Path, cache: Cache) -> None:
     disk = tmp_path / "disk"
-    disk.touch()
     done = run_on(disk, cache, "dma_thread", alignment=0, files=2, file_mib=1, rounds=2, workers=4)
     if "no O_DIRECT" in done.stderr:
         pytest.skip("no O_DIRECT on the temporary folder")
