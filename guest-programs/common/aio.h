@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,31 +31,38 @@ static inline void cowpen_aio_open(struct cowpen_aio *aio)
 	cowpen_trouble("io_setup: %s", strerror(errno));
 }
 
-static inline void cowpen_aio_submit(struct cowpen_aio *aio, bool write, int fd, const unsigned char *memory,
+static inline void cowpen_aio_submit(struct cowpen_aio *aio, uint16_t command, int fd, const void *memory,
 				     size_t length, off_t offset)
 {
 	struct iocb *list = &aio->control;
 
 	memset(&aio->control, 0, sizeof(aio->control));
-	aio->control.aio_lio_opcode = write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD;
+	aio->control.aio_lio_opcode = command;
 	aio->control.aio_fildes = (uint32_t)fd;
 	aio->control.aio_buf = (uintptr_t)memory;
 	aio->control.aio_nbytes = length;
 	aio->control.aio_offset = offset;
 	aio->done = false;
 	if (syscall(SYS_io_submit, aio->context, 1, &list) != 1)
-		cowpen_direct_failed(write ? "write" : "read", offset, errno);
+		cowpen_direct_failed(command == IOCB_CMD_PREAD ? "read" : "write", offset, errno);
 }
 
 static inline void cowpen_aio_read(struct cowpen_aio *aio, int fd, unsigned char *to, size_t length, off_t offset)
 {
-	cowpen_aio_submit(aio, false, fd, to, length, offset);
+	cowpen_aio_submit(aio, IOCB_CMD_PREAD, fd, to, length, offset);
 }
 
 static inline void cowpen_aio_write(struct cowpen_aio *aio, int fd, const unsigned char *from, size_t length,
 				    off_t offset)
 {
-	cowpen_aio_submit(aio, true, fd, from, length, offset);
+	cowpen_aio_submit(aio, IOCB_CMD_PWRITE, fd, from, length, offset);
+}
+
+/* Write several pieces of memory as one. */
+static inline void cowpen_aio_write_pieces(struct cowpen_aio *aio, int fd, const struct iovec *pieces, size_t count,
+					   off_t offset)
+{
+	cowpen_aio_submit(aio, IOCB_CMD_PWRITEV, fd, pieces, count, offset);
 }
 
 /* Collect the read or write if it is complete (WAIT: as soon as it is); true once it is complete. */

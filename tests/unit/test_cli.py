@@ -83,7 +83,8 @@ def test_options_reach_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # No trial gave a verdict, which cannot tell.
     assert result.return_value == 125
     assert [one["subject"].program.name for one in seen] == [
-        *("forkscrew", "dma_thread", "pinned_fork", "fork_tlb", "fork_stale_pte")
+        *("forkscrew", "dma_thread", "pthread_read_and_fork", "direct_write_fork"),
+        *("pinned_fork", "fork_tlb", "fork_stale_pte"),
     ]
     assert all(one["subject"].program.seconds == 2.5 for one in seen)
     target, options = seen[0]["target"], seen[0]["options"]

@@ -236,6 +236,11 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
         {"alignment": 0, "workers": 256, "files": 100, "file_mib": 1024},
         {"memory": "hugetlb", "load": 64},
     ],
+    "direct_write_fork": [
+        {},
+        {"writer": "child", "way": "unmap", "memory": "hugetlb"},
+        {"writes": 128, "rounds": 100000},
+    ],
     "async_fork_stress": [{}],
     "cow_writers": [{}, {"threads": 256, "blocks": 4096, "rounds": 100000}],
     "dirty_cow": [
@@ -257,6 +262,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "pinned_fork": [{}, {"kinds": "hugetlb"}],
     "readonly_pinned_fork": [{}, {"kinds": "base+thp"}],
     "vmsplice_leak": [{}, {"kinds": "base+thp"}],
+    "pthread_read_and_fork": [{}, {"threads": 2048, "rounds": 100000}, {"memory": "hugetlb", "load": 64}],
     "threads_fork": [{}, {"rounds": 100000, "mib": 65536}],
     "smoke": [
         {},
@@ -482,7 +488,7 @@ def run_on(disk: Path, cache: Cache, name: str, **given: par.Value) -> subproces
     return subprocess.run([binary], capture_output=True, text=True, timeout=120, check=False)
 
 
-POISON = b"\x2a" * 65536
+SEVENS, POISON = b"\7" * 65536, b"\x2a" * 65536
 
 
 @pytest.mark.parametrize(
@@ -494,6 +500,9 @@ POISON = b"\x2a" * 65536
         ("forkscrew", bytes(131072), {"load": 1}, "too few"),
         ("dma_thread", b"", {"alignment": 65536}, "more than the page size"),
         ("dma_thread", b"", {}, "too few"),
+        ("pthread_read_and_fork", SEVENS, {}, "nothing but the byte 7 in its sector 0"),
+        ("pthread_read_and_fork", bytes(512), {}, "too few"),
+        ("direct_write_fork", bytes(512), {}, "too few"),
     ],
 )
 def test_what_cannot_show_the_bug_is_unsupported(
@@ -509,7 +518,7 @@ def test_what_cannot_show_the_bug_is_unsupported(
     assert (tmp_path / "disk").read_bytes() == content, "what is there is left as it is"
 
 
-DIRECT_IO = ["forkscrew", "dma_thread"]
+DIRECT_IO = ["forkscrew", "dma_thread", "pthread_read_and_fork", "direct_write_fork"]
 
 
 @pytest.mark.parametrize("name", DIRECT_IO)
