@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -548,6 +549,43 @@ def test_dma_thread_without_shared_pages_is_clean_on_any_kernel(tmp_path: Path, 
     assert done.returncode == 0, done
     assert done.stdout.startswith("clean: 4 MiB read by 4 workers beside ")
     assert disk.read_bytes() == b"\1" * 2**20 + b"\2" * 2**20
+
+
+CHILD_THAT_HANGS = """\
+/*% include "common/status.h" %*/
+/*% include "common/child.h" %*/
+int main(void)
+{
+	pid_t child = cowpen_fork();
+
+	if (!child)
+		for (;;)
+			pause();
+	printf("%d\\n", child);
+	fflush(stdout);
+	cowpen_reap(child);
+	return COWPEN_CLEAN;
+}
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_program_whose_child_hangs_hangs_itself(tmp_path: Path, cache: Cache, stopped: bool) -> None:
+    """So that its deadline finds both, with the child as it was (rhbz-471613, comment 16)."""
+    need(NATIVE.compiler())
+    (tmp_path / "hangs.c.j2").write_text(CHILD_THAT_HANGS)
+    binary = prepare(tmp_path / "hangs.c.j2", NATIVE, cache, {}).binary
+    with subprocess.Popen([binary], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            if stopped:
+                os.kill(child, signal.SIGSTOP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+        finally:
+            process.kill()
+            os.kill(child, signal.SIGKILL)
 
 
 CHECK = """\
