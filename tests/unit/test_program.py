@@ -253,6 +253,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "exec_migrate": [{}, {"rounds": 1000000}],
     "fork_batch": [{}, {"kib": 64}, {"kib": 1048576}],
     "fork_lost_write": [{}, {"rounds": 1000000, "mib": 65536, "seed": 2**32 - 1}],
+    "fork_mthp": [{}, {"kib": 64, "seed": 2**32 - 1}, {"kib": 1048576, "milliseconds": 86400000}],
     "fork_stale_pte": [{}, {"pages": 65536, "rounds": 1000000, "seed": 2**32 - 1}],
     "fork_tlb": [{}, {"rounds": 100000}],
     "fork_time": [{}],
