@@ -249,6 +249,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
         {"shmem": True, "prove": True},
         {"lost": 1000000, "rounds": 1000000000, "seed": 2**32 - 1},
     ],
+    "direct_pin_fork": [{}, {"device": "/mnt/file", "rounds": 1000000, "seed": 2**32 - 1}],
     "everyday": [{}],
     "exec_migrate": [{}, {"rounds": 1000000}],
     "fork_batch": [{}, {"kib": 64}, {"kib": 1048576}],
