@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from harness.cli.findings import trace_lines
 from harness.console.detect import scan_file
 from harness.console.display import escape
 from harness.console.finding import Finding
+from harness.console.trace import trace_lines
 from harness.errors import HostError, ToolMissingError, UserError
 
 _FRAMES = 12

@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import click
 
-from harness.cli.findings import trace_lines
 from harness.cli.live import Live, suits_terminal
 from harness.console.display import escape
 from harness.console.finding import Finding
+from harness.console.trace import trace_lines
 from harness.kernel.spec import without_files
 from harness.trial.attempt import Attempt, Phase
 from harness.trial.hang import THREADS

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from test_console_symbols import BANNER, Built, build, line
 
 from harness.arch import X86_64, Arch
-from harness.cli.findings import trace_lines
 from harness.cli.parse import parse
 from harness.cli.progress import Progress
 from harness.console.finding import Finding, Frame, Thread, corruption_finding, hang_finding
+from harness.console.trace import trace_lines
 from harness.errors import ToolMissingError, UserError
 from harness.trial.attempt import Attempt, write_result
 from harness.trial.outcome import Outcome
