@@ -217,7 +217,8 @@ class Cache:
         return {
             folder.name: occupied(folder)
             for folder in folders
-            if folder.is_dir() and folder.name not in ("tmp", "lock")
+            if folder.is_dir()
+            and folder.name not in ("tmp", "lock", "guests")  # the last: harness.trial.slots
         }
 
     def remove(self, path: Path) -> None:

@@ -79,7 +79,7 @@ def sensible(shape: MachineShape) -> int:
     A guest per core, fewer if they have more than two CPUs each: a race between the CPUs of a guest needs them to
     run at once.
     """
-    by_cores = min(cores(), _VCPUS_PER_CORE * cores() // shape.cpus)
+    by_cores = min(cores(), vcpus() // shape.cpus)
     return max(1, min(by_cores, by_memory(shape)))
 
 
@@ -109,16 +109,31 @@ def guest_mib(shape: MachineShape) -> int:
     return shape.memory_mib + sum(disk.size_mib for disk in shape.disks) + _QEMU_MIB
 
 
+def fits(shape: MachineShape, *, beside_mib: int) -> bool:
+    """Whether memory suffices for a guest of ``shape`` beside others that may come to take ``beside_mib`` in all."""
+    needed, part = guest_mib(shape), 1 - _HOST_SHARE
+    return needed <= available_mib() * part and beside_mib + needed <= total_mib() * part
+
+
+def total_mib() -> int:
+    """Memory of this host: MemTotal, or the limit of a cgroup we are in."""
+    limits = [_limit(folder, _MEMORY[kind]) for kind, folder in _cgroups("memory")]
+    return min([_meminfo("MemTotal"), *(limit for limit in limits if limit is not None)]) >> 20
+
+
 def available_mib() -> int:
     """Memory that new processes can have without swapping: MemAvailable, or what a cgroup we are in has left."""
-    lines = (_PROC / "meminfo").read_text(encoding="ascii").splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    available = int(fields["MemAvailable"].split()[0]) << 10
+    available = _meminfo("MemAvailable")
     for kind, folder in _cgroups("memory"):
         left = _memory_left(folder, _MEMORY[kind])
         if left is not None:
             available = min(available, max(0, left))
     return available >> 20
+
+
+def vcpus() -> int:
+    """Virtual CPUs that guests may have in all before they only wait for each other."""
+    return _VCPUS_PER_CORE * cores()
 
 
 def cores() -> int:
@@ -128,14 +143,28 @@ def cores() -> int:
     return max(1, min([usable, *(int(quota) for quota in quotas if quota is not None)]))
 
 
+def _meminfo(name: str) -> int:
+    """Bytes that /proc/meminfo gives under this name."""
+    lines = (_PROC / "meminfo").read_text(encoding="ascii").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields[name].split()[0]) << 10
+
+
+def _limit(folder: Path, files: _Files) -> int | None:
+    """The tightest limit of one cgroup in bytes; None where there is none."""
+    return min(
+        (limit for name in files.limits if (limit := _number(folder / name)) is not None), default=None
+    )
+
+
 def _memory_left(folder: Path, files: _Files) -> int | None:
     """Bytes below the tightest limit of one cgroup; None where there is none."""
-    limits = [limit for name in files.limits if (limit := _number(folder / name)) is not None]
+    limit = _limit(folder, files)
     used = _number(folder / files.used)
-    if not limits or used is None:
+    if limit is None or used is None:
         return None
     counted = dict(line.partition(" ")[::2] for line in _read(folder / "memory.stat").splitlines())
-    return min(limits) - used + sum(int(counted.get(key, 0)) for key in files.reclaimable)
+    return limit - used + sum(int(counted.get(key, 0)) for key in files.reclaimable)
 
 
 def _quota(folder: Path) -> float | None:
