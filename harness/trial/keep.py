@@ -23,15 +23,16 @@ _RUNS_KEPT = 20  # runs without --keep; one of 40 attempts takes about 4 MB
 
 
 @contextlib.contextmanager
-def run_folder(wanted: Path | None) -> Iterator[Path]:
+def run_folder(wanted: Path | None, *, name: str | None = None) -> Iterator[Path]:
     """The folder of one run: ``wanted`` (``--keep``), or a new one below the user's state folder.
 
-    Of the latter the newest stay and older ones go, but never one whose run is still under way: a lock on
-    the folder says so. Raises `HostError` if it cannot be made.
+    The latter is called ``name`` if several processes make one run together, which they do by giving the same name. Of
+    these folders the newest stay and older ones go, but never one whose run is still under way: a lock on the folder
+    says so. Raises `HostError` if it cannot be made.
     """
     try:
         if wanted is None:
-            held = _new_folder()
+            held = _new_folder(name)
             folder = held.path
         else:
             wanted.mkdir(parents=True, exist_ok=True)
@@ -41,15 +42,16 @@ def run_folder(wanted: Path | None) -> Iterator[Path]:
     yield folder
 
 
-def _new_folder() -> Held:
+def _new_folder(shared: str | None) -> Held:
     runs = state_folder() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    _prune(runs)
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    if not (shared and (runs / shared).exists()):  # the first of them has made room
+        _prune(runs)
+    name = shared or f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     for number in itertools.count(1):  # one process may begin several runs in a second
-        folder = runs / (name if number == 1 else f"{name}.{number}")
+        folder = runs / (name if number == 1 or shared else f"{name}.{number}")
         with contextlib.suppress(FileExistsError):
-            folder.mkdir()
+            folder.mkdir(exist_ok=shared is not None)
             # Before it is held another run may prune it: after the clock was set back it is the oldest by name.
             with contextlib.suppress(FileNotFoundError):
                 return Held(folder)

@@ -51,6 +51,16 @@ def test_wanted_folder(tmp_path: Path, runs: Path) -> None:
     assert list(runs.iterdir()) == []
 
 
+def test_processes_that_make_one_run_share_its_folder(runs: Path) -> None:
+    old_runs(runs, 30)
+    with (
+        run_folder(None, name="29991231-235959-7") as first,
+        run_folder(None, name="29991231-235959-7") as other,
+    ):
+        assert first == other == runs / "29991231-235959-7"
+        assert len(list(runs.iterdir())) == keep._RUNS_KEPT
+
+
 def test_newest_stay(runs: Path) -> None:
     old = old_runs(runs, 30)
     with run_folder(None) as folder:
