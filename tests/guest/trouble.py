@@ -61,7 +61,7 @@ class Ended:
 
 
 class Command:
-    """One ``cowpen`` under way; its results and what it prints go below ``folder``.
+    """One ``cowpen``, or another Python module, under way; its results and what it prints go below ``folder``.
 
     All it starts carries a mark of its own in the environment, so that its processes are found whoever is
     their parent by then.
@@ -73,6 +73,7 @@ class Command:
         folder: Path,
         env: Mapping[str, str] | None = None,
         before: tuple[str, ...] = (),
+        module: str = "harness.cli.main",
     ) -> None:
         mark = secrets.token_hex(8)
         self._mark = f"{_MARK}={mark}".encode()
@@ -83,7 +84,7 @@ class Command:
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
                 # A shell that runs pytest in the background makes it ignore SIGINT, and children inherit that.
-                ["env", "--default-signal=INT", *before, sys.executable, "-m", "harness.cli.main"]
+                ["env", "--default-signal=INT", *before, sys.executable, "-m", module]
                 + [str(word) for word in words],
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -15,7 +15,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A layer may import from lower layers and from itself. Layers of the same height do not know each other.
 # A module directly in harness/ is of the base, but for the catalogue: a bug's signatures speak of findings.
-HEIGHT = {"base": 0, "console": 1, "program": 1, "kernel": 1, "guest": 2, "bug": 2, "trial": 3, "cli": 4}
+HEIGHT = {
+    **{"base": 0, "console": 1, "program": 1, "kernel": 1, "guest": 2, "bug": 2, "trial": 3},
+    **{"cli": 4, "pytest_plugin": 4},
+}
 
 LONGEST = 600
 

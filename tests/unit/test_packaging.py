@@ -83,6 +83,14 @@ def test_the_wheel_works_from_another_folder(installed: Path, tmp_path: Path) ->
     assert "forkscrew" in run(python, "-c", programs, cwd=tmp_path)
 
 
+@pytest.mark.slow
+def test_the_wheel_gives_pytest_the_plugin(installed: Path, tmp_path: Path) -> None:
+    pytest_ = (installed / "python", "-m", "pytest")
+    assert "@pytest.mark.bug(id, " in run(*pytest_, "--markers", cwd=tmp_path)
+    collected = run(*pytest_, "--bug", "rhbz-471613", "--collect-only", "-q", cwd=tmp_path)
+    assert "cowpen::rhbz-471613[forkscrew-debian:6.12-" in collected
+
+
 # --- .ci/packages.sh: what `make setup` does before anything else is there -----------------------------------
 
 
