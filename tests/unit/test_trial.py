@@ -479,6 +479,31 @@ def test_attempts_under_way_when_it_is_decided_are_counted(tmp_path: Path, forks
     assert listener.verdicts[0].counts["reproduced"] == len(listener.outcomes)
 
 
+def test_slow_attempt_is_waited_for_before_later_ones_decide(
+    tmp_path: Path, forkscrew: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the quick outcome would be seen too often: what is begun in its stead meanwhile is counted, too."""
+    enough = threading.Event()
+
+    class Counting(Listener):
+        def attempt(self, attempt: Attempt, record: dict[str, Any]) -> None:
+            super().attempt(attempt, record)
+            if len(self.attempts) == 8:  # twice as many as decide it
+                enough.set()
+
+    run = Machine.run
+
+    def slow_first(self: Machine, argv: list[str], **more: Any) -> Exit:
+        if self.part is CLEAN:
+            assert enough.wait(10), "it was decided without the first"
+        return run(self, argv, **more)
+
+    monkeypatch.setattr(Machine, "run", slow_first)
+    parts = [CLEAN, *[SHOWS] * 19]
+    listener = play(tmp_path, forkscrew, parts, facts=OLD, decide=0.95, jobs=2, listener=Counting())
+    assert len(listener.outcomes) >= 9
+
+
 def test_jobs_run_at_once_and_are_all_counted(tmp_path: Path, own: Subject) -> None:
     # The barrier opens only when three machines are up together.
     listener = play(tmp_path, own, [CLEAN] * 6, jobs=3, meeting=threading.Barrier(3))
