@@ -14,6 +14,8 @@ STAMP := $(VENV)/installed
 SHELL_FILES := $(wildcard .ci/*)
 # A test may run a tool of the virtual environment by name.
 RUN := PATH="$(abspath $(BIN)):$$PATH"
+# The kernels of tests/bugs: one with the bug of 2008, one without.
+STOCK := --kernel debian:6.1 --kernel debian:6.12 --arch x86_64 --arch aarch64
 PYTEST := $(RUN) $(BIN)/python -m pytest
 
 help: ## This list
@@ -35,7 +37,8 @@ demo: $(SETUP) ## Tell which stock kernels have the fork/O_DIRECT bug, on two ar
 # A process per core for tests without guests; guests one after the other, for each may use all cores.
 test: lint ## Lint, then all tests; boots kernels in QEMU and takes a quarter of an hour, twice that the first time
 	@$(PYTEST) -n auto -m "not long" tests/unit tests/console
-	@$(PYTEST) -m "not long" $(wildcard tests/guest tests/bugs tests/chaos)
+	@$(PYTEST) -m "not long" tests/guest tests/chaos
+	@$(PYTEST) -m "not long" tests/bugs $(STOCK)
 
 test-fast: lint ## Lint and the tests that need no QEMU
 	@$(PYTEST) -n auto -m "not guest and not slow" tests/unit tests/console
@@ -46,6 +49,7 @@ chaos: $(SETUP) ## All attacks on cowpen; writes the table of docs/reliability.m
 
 test-long: $(SETUP) ## What `make test` leaves out as too long and `make chaos` does not do: more kernels
 	@$(PYTEST) -m long tests/guest
+	@$(PYTEST) -m long tests/bugs $(STOCK)
 
 golden: $(SETUP) ## Make the console logs of tests/console/golden again; builds five kernels the first time, an hour
 	@$(RUN) $(BIN)/python -m tests.console.provoke
