@@ -320,7 +320,7 @@ static void on_kill(struct agent *agent, uint32_t id, const uint8_t *payload, ui
 	if (length >= sizeof(wanted))
 		memcpy(&wanted, payload, sizeof(wanted));
 	if (wanted.most)
-		tell_threads(job, wanted.most, send_told, &teller);
+		tell_threads(job, &wanted, send_told, &teller);
 	job_kill(job);
 	if (wanted.most)
 		kill_told();

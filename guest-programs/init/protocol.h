@@ -65,6 +65,7 @@ struct cowpen_number {
 
 struct cowpen_kill {
 	uint32_t most; /* bytes to tell of the run's threads; 0: nothing */
+	uint32_t ms; /* that this may take */
 };
 
 /* What an overdue run was doing when it was killed begins with what it has; not all of it need be told of. */

@@ -13,14 +13,13 @@
 #include <dirent.h>
 #include <elf.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/user.h>
 
 #include "job.h"
 
-#define TELL_MS 2000
-#define STOP_MS 500 /* until a thread stops that can: one in uninterruptible sleep does not */
 #define PROCESSES_MAX 4096
 #define THREADS_MAX 128
 #define THREADS_EACH 64 /* of one process */
@@ -340,28 +339,38 @@ static size_t tell_of(struct suspect *suspect, size_t most, tell_fn *tell, void 
 	return length;
 }
 
-/* Stop a job for good and tell of its threads, with at most `most` bytes. */
-static void tell_threads(const struct job *job, size_t most, tell_fn *tell, void *to)
+/*
+ * Stop a job for good and tell of its threads. A quarter of the time each is for finding processes, asking the kernel,
+ * stopping threads and reading stacks. We go before everything else that is no real-time thread meanwhile, for a crowd of
+ * processes would leave us none.
+ */
+static void tell_threads(const struct job *job, const struct cowpen_kill *wanted, tell_fn *tell, void *to)
 {
-	uint64_t begin = now_ms(), end = begin + TELL_MS;
-	struct cowpen_threads head = find_processes(job, begin + TELL_MS / 2);
+	struct sched_param before, first = { .sched_priority = 1 };
+	uint64_t begin = now_ms(), end = begin + wanted->ms;
+	int policy = sched_getscheduler(0);
+	struct cowpen_threads head;
 	size_t used = sizeof(head);
 
+	sched_getparam(0, &before);
+	sched_setscheduler(0, SCHED_FIFO, &first);
+	head = find_processes(job, begin + wanted->ms / 4);
 	tell(to, &head, sizeof(head));
 	suspect_count = 0;
-	for (int i = 0; i < process_count && now_ms() < end; i++)
+	for (int i = 0; i < process_count && now_ms() < begin + wanted->ms / 2; i++)
 		if (processes[i].ours)
 			add_threads(&processes[i]);
-	stop_all(now_ms() + STOP_MS < end ? now_ms() + STOP_MS : end);
+	stop_all(now_ms() + wanted->ms / 4); /* one in uninterruptible sleep does not stop */
 	for (int i = 0; i < suspect_count && now_ms() < end; i++) {
 		size_t fixed = sizeof(suspects[i].thread) + sizeof(suspects[i].executable) + sizeof(suspects[i].kernel);
 		/* Every thread gets the same share of what is left. */
-		size_t share = (most > used ? most - used : 0) / (size_t)(suspect_count - i);
+		size_t share = (wanted->most > used ? wanted->most - used : 0) / (size_t)(suspect_count - i);
 
 		if (share < fixed + STACK_LEAST)
 			break;
 		used += tell_of(&suspects[i], share - fixed, tell, to);
 	}
+	sched_setscheduler(0, policy, &before);
 }
 
 /*

@@ -42,7 +42,7 @@ _HELLO_EVERY = 0.5  # seconds; a hello sent before the guest listens is lost, so
 _INBOX_LIMIT = 4 << 20
 # An overdue program that is to be killed is dead and reported in this time, or the host gives up on it.
 _AGENT_GRACE = 5.0
-# What the agent may tell of its threads before, and how long that may take (TELL_MS of guest-programs/init/threads.h).
+# What the agent may tell of its threads before, and how long that may take.
 _TELL_BYTES = 1 << 20
 _TELL_SECONDS = 2.0
 
@@ -259,7 +259,7 @@ class AgentChannel(Channel):
                 overdue = True
                 on_overdue()
                 deadline = Deadline(told + grace, f"the agent to end {argv[0]}")
-                wanted = self._ffi.new("struct cowpen_kill *", [_TELL_BYTES])
+                wanted = self._ffi.new("struct cowpen_kill *", [_TELL_BYTES, int(told * 1000)])
                 self._send(self._c.COWPEN_KILL, ident, bytes(self._ffi.buffer(wanted)), deadline)
                 continue
             if frame is None or frame[2] != ident:

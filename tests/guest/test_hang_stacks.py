@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from trouble import Ended, cowpen, program
+
+from harness.arch import get_arch
+from harness.cache import Cache
+from harness.guest.channel import Ending, Stream
+from harness.guest.threads import parse_threads
+from harness.program.compile import compile_program
+
+if TYPE_CHECKING:
+    from conftest import Prepare
 
 pytestmark = pytest.mark.guest
 
@@ -145,3 +155,58 @@ def test_serial_channel_tells_no_stacks(tmp_path: Path) -> None:
     assert (hang.threads, hang.finding["frames"]) == ([], [])
     assert not (hang.folder / "threads.txt").exists()
     assert f"    kept in {hang.folder}" in hang.ended.err
+
+
+CROWD = """
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void)
+{
+	volatile int *there = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	for (int count = 0; count < 500; count++)
+		switch (fork()) {
+		case -1:
+			return 3;
+		case 0:
+			setsid();
+			for (;;)
+				if (count % 100 || !*there)
+					sleep(1);
+		}
+	puts("all there");
+	fflush(stdout);
+	*there = 1;
+	for (;;)
+		;
+}
+"""
+
+
+@pytest.mark.parametrize("arch", ["x86_64", pytest.param("aarch64", marks=pytest.mark.long)])
+def test_a_crowd_is_told_of_in_bounds(arch: str, tmp_path: Path, prepare: Prepare, user_cache: Cache) -> None:
+    """Five hundred processes, each in a session of its own, some of which never leave the CPU."""
+    binary = compile_program(CROWD, "crowd", get_arch(arch), user_cache).binary.read_bytes()
+    data = dict.fromkeys(Stream, b"")
+
+    def keep(stream: Stream, piece: bytes) -> None:
+        data[stream] += piece
+
+    with prepare(SPEC, arch).guest(tmp_path) as guest:
+        guest.ready()
+        guest.channel.push(binary, "/tmp/crowd", seconds=60)
+        begun = time.monotonic()
+        ended = guest.channel.run(["/tmp/crowd"], seconds=15, on_output=keep)
+        took = time.monotonic() - begun
+        assert (ended.ending, data[Stream.STDOUT]) == (Ending.DEADLINE, b"all there\n")
+        guest.channel.hello(seconds=60)
+    told = parse_threads(data[Stream.THREADS])
+    print(
+        f"{took - 15:.1f} s after the deadline: {told.processes} processes, {len(told.threads)} told of,",
+        end=" ",
+    )
+    print(f"{len(data[Stream.THREADS])} bytes")
+    assert told.processes == 501
+    assert 64 < len(told.threads) <= 128
+    assert took < 15 + 10 * prepare(SPEC, arch).proof.speed().scale
+    assert len(data[Stream.THREADS]) < 2 << 20

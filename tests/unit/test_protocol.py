@@ -188,7 +188,7 @@ def test_an_overdue_program_is_looked_at_and_then_killed() -> None:
         order.append("started")
         kind, killed, most = peer.take()
         assert (kind, killed) == (C.COWPEN_KILL, ident)
-        assert struct.unpack("<I", most)[0] > 100_000, "so much may be told of its threads"
+        assert min(struct.unpack("<II", most)) >= 2000, "bytes and ms for telling of its threads"
         order.append("killed")
         peer.send(frame(C.COWPEN_OUTPUT, ident, b"its threads", stream=C.COWPEN_THREADS))
         peer.send(frame(C.COWPEN_OUTPUT, ident, b"last words", stream=1))
