@@ -267,6 +267,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "vmsplice_leak": [{}, {"kinds": "base+thp"}],
     "pthread_read_and_fork": [{}, {"threads": 2048, "rounds": 100000}, {"memory": "hugetlb", "load": 64}],
     "threads_fork": [{}, {"rounds": 100000, "mib": 65536}],
+    "uffd_fork": [{}, {"kinds": "anonymous"}],
     "smoke": [
         {},
         {"lines": 0, "exit": 4},
