@@ -40,7 +40,7 @@ struct suspect {
 	struct cowpen_thread thread;
 	char executable[256];
 	char kernel[1536];
-	bool traced, stopped;
+	bool traced, stopped, ended;
 };
 
 typedef void tell_fn(void *to, const void *data, size_t length);
@@ -186,15 +186,45 @@ static void know_all(struct cowpen_thread *thread, const struct user_regs_struct
 }
 #endif
 
-/* What the kernel tells of a thread. To be read before the thread is stopped, for that would be what it tells. */
-static void read_kernel_side(struct suspect *suspect)
+/* Take back what the kernel told: it was so before the thread went on. */
+static void forget_kernel_side(struct cowpen_thread *thread)
+{
+	thread->state = 'R';
+	thread->system_call = COWPEN_NO_SYSTEM_CALL;
+	thread->kernel = 0;
+	memset(thread->wchan, 0, sizeof(thread->wchan));
+}
+
+/* "NUMBER six arguments SP PC", or "-1 SP PC", or "running" */
+static void know_system_call(struct cowpen_thread *thread, char *line)
+{
+	unsigned long long value[2];
+	long call;
+
+	if (sscanf(line, "%ld", &call) != 1)
+		return;
+	for (int i = 0; i < 2; i++) {
+		char *last = strrchr(line, ' ');
+
+		if (!last || sscanf(last, " %llx", &value[i]) != 1)
+			return;
+		*last = 0;
+	}
+	know(thread, DWARF_PC, value[0]);
+	know(thread, DWARF_SP, value[1]);
+	if (call >= 0)
+		thread->system_call = (uint32_t)call;
+}
+
+/*
+ * What the kernel tells of a thread. To be read before the thread is stopped, for that would be what it tells. Returns
+ * false if the thread has ended.
+ */
+static bool read_kernel_side(struct suspect *suspect)
 {
 	struct cowpen_thread *thread = &suspect->thread;
-	unsigned long long sp, pc;
-	char path[80], line[512];
+	char path[80], line[512], again[sizeof(line)];
 	const char *name, *rest;
-	char *last;
-	long call;
 	int base;
 
 	base = snprintf(path, sizeof(path), PROC_TASK, thread->pid, thread->tid);
@@ -203,31 +233,25 @@ static void read_kernel_side(struct suspect *suspect)
 	name = strchr(line, '(');
 	rest = strrchr(line, ')');
 	if (!name || !rest)
-		return; /* it has ended */
+		return false;
 	thread->state = rest[1] ? rest[2] : 0;
 	snprintf(thread->comm, sizeof(thread->comm), "%.*s", (int)(rest - name - 1), name + 1);
 	thread->system_call = COWPEN_NO_SYSTEM_CALL;
 	if (thread->state == 'R' || thread->state == 'Z' || thread->state == 'X')
-		return; /* it is nowhere, or somewhere else already */
+		return true; /* it is nowhere, or somewhere else already */
+	strcpy(path + base, "syscall");
+	read_begin(path, line, sizeof(line));
 	strcpy(path + base, "wchan");
 	read_begin(path, thread->wchan, sizeof(thread->wchan));
 	strcpy(path + base, "stack");
 	thread->kernel = (uint32_t)read_begin(path, suspect->kernel, sizeof(suspect->kernel));
 	strcpy(path + base, "syscall");
-	if (!read_begin(path, line, sizeof(line)) || sscanf(line, "%ld", &call) != 1)
-		return;
-	if (call >= 0)
-		thread->system_call = (uint32_t)call;
-	/* "NUMBER six arguments SP PC", or "-1 SP PC" */
-	last = strrchr(line, ' ');
-	if (last && sscanf(last, " %llx", &pc) == 1) {
-		*last = 0;
-		last = strrchr(line, ' ');
-		if (last && sscanf(last, " %llx", &sp) == 1) {
-			know(thread, DWARF_SP, sp);
-			know(thread, DWARF_PC, pc);
-		}
-	}
+	read_begin(path, again, sizeof(again));
+	if (strcmp(line, again))
+		forget_kernel_side(thread);
+	else
+		know_system_call(thread, line);
+	return true;
 }
 
 static void add_threads(const struct process *process)
@@ -254,9 +278,10 @@ static void add_threads(const struct process *process)
 		got = readlink(path, suspect->executable, sizeof(suspect->executable));
 		suspect->thread.executable = got < 0 ? 0 : (uint32_t)got;
 		read_auxv(suspect);
-		read_kernel_side(suspect);
-		suspect_count++;
-		count++;
+		if (read_kernel_side(suspect)) {
+			suspect_count++;
+			count++;
+		}
 	}
 	if (threads)
 		closedir(threads);
@@ -276,14 +301,16 @@ static bool all_stopped(void)
 		struct rusage usage;
 		int status;
 
-		if (!suspect->traced || suspect->stopped)
+		if (!suspect->traced || suspect->stopped || suspect->ended)
 			continue;
-		if (wait4(tid_of(suspect), &status, WNOHANG | __WALL, &usage) != tid_of(suspect))
+		if (wait4(tid_of(suspect), &status, WNOHANG | __WALL, &usage) != tid_of(suspect)) {
 			all = false;
-		else if (WIFSTOPPED(status))
+		} else if (WIFSTOPPED(status)) {
 			suspect->stopped = true;
-		else
+		} else {
+			suspect->ended = true;
 			job_note_end(tid_of(suspect), status, &usage);
+		}
 	}
 	return all;
 }
@@ -294,6 +321,8 @@ static void stop_all(uint64_t end)
 		suspects[i].traced = !ptrace(PTRACE_SEIZE, tid_of(&suspects[i]), NULL, NULL);
 		if (suspects[i].traced)
 			ptrace(PTRACE_INTERRUPT, tid_of(&suspects[i]), NULL, NULL);
+		else
+			suspects[i].ended = errno == ESRCH;
 	}
 	while (!all_stopped() && now_ms() < end)
 		usleep(1000);
@@ -323,11 +352,17 @@ static size_t tell_of(struct suspect *suspect, size_t most, tell_fn *tell, void 
 	size_t length = sizeof(*thread);
 	struct user_regs_struct regs;
 	struct iovec part = { .iov_base = &regs, .iov_len = sizeof(regs) };
+	uint64_t blocked_at = thread->registers[DWARF_SP];
 
 	/* A 32-bit program has fewer and other registers. */
 	if (suspect->stopped && !ptrace(PTRACE_GETREGSET, tid_of(suspect), NT_PRSTATUS, &part) &&
-	    part.iov_len == sizeof(regs))
+	    part.iov_len == sizeof(regs)) {
+		bool blocked = thread->known;
+
 		know_all(thread, &regs);
+		if (blocked && thread->registers[DWARF_SP] != blocked_at)
+			forget_kernel_side(thread);
+	}
 	memcpy(record + length, suspect->executable, thread->executable);
 	length += thread->executable;
 	memcpy(record + length, suspect->kernel, thread->kernel);
@@ -368,6 +403,8 @@ static void tell_threads(const struct job *job, const struct cowpen_kill *wanted
 
 		if (share < fixed + STACK_LEAST)
 			break;
+		if (suspects[i].ended)
+			continue;
 		used += tell_of(&suspects[i], share - fixed, tell, to);
 	}
 	sched_setscheduler(0, policy, &before);
@@ -380,7 +417,7 @@ static void tell_threads(const struct job *job, const struct cowpen_kill *wanted
 static void kill_told(void)
 {
 	for (int i = 0; i < suspect_count; i++)
-		if (suspects[i].traced)
+		if (suspects[i].traced && !suspects[i].ended)
 			kill((pid_t)suspects[i].thread.pid, SIGKILL);
 }
 

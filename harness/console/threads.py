@@ -105,8 +105,11 @@ class Binary:
 
     def lines(self, addresses: Iterable[int]) -> dict[int, tuple[Line, ...]]:
         """The functions inlined at each address, and the line; none if that cannot be found out."""
-        wanted = sorted(set(addresses))
-        if self._object is None or not self._object.has_lines or not wanted:
+        if self._object is None or self.frames is None or not self._object.has_lines:
+            return {}
+        # To what lies between units, such as _start, eu-addr2line gives the last line of the unit before it.
+        wanted = sorted({address for address in addresses if self.frames.described(address)})
+        if not wanted:
             return {}
         try:
             found = self._object.lines([Spot("", address) for address in wanted])

@@ -120,6 +120,7 @@ class CallFrames:
             if segment["p_type"] == "PT_LOAD" and segment["p_flags"] & 1
         ]
         dwarf = elf.get_dwarf_info()
+        self._units = dwarf.get_aranges()
         entries = dwarf.EH_CFI_entries() if dwarf.has_EH_CFI() else []
         entries += dwarf.CFI_entries() if dwarf.has_CFI() else []
         functions = sorted(
@@ -134,6 +135,10 @@ class CallFrames:
     def executable(self, address: int) -> bool:
         """Whether there is code of the program."""
         return any(begin <= address < begin + len(code) for begin, code in self._code)
+
+    def described(self, address: int) -> bool:
+        """Whether there is debug information of that place; so it may be if no table says of which there is."""
+        return self._units is None or self._units.cu_offset_at_addr(address) is not None
 
     def follows_call(self, address: int) -> bool:
         """Whether a call may return there."""

@@ -37,5 +37,5 @@ def _left_out(told: Told) -> list[str]:
     if told.processes > seen:
         words.append(f"processes that are not shown: {told.processes - seen}")
     if told.counted > len(told.threads):
-        words.append(f"threads that are not shown: {told.counted - len(told.threads)}")
+        words.append(f"threads that are not shown, or have ended since: {told.counted - len(told.threads)}")
     return words

@@ -338,7 +338,7 @@ def test_a_hang_is_a_finding_with_all_threads(tmp_path: Path, own: Subject) -> N
     text = (kept / "threads.txt").read_text()
     assert text.startswith("mine did not end by its deadline\n")
     for words in (
-        "threads that are not shown: 7",
+        "threads that are not shown, or have ended since: 7",
         "processes that are not shown: 1",
         "thread 42 (mine), running",
         "no sound call frame",
