@@ -277,6 +277,17 @@ def test_run_on_a_machine_that_runs(server: Server, tmp_path: Path) -> None:
     assert "not reset between attempts" in ended.err
 
 
+def test_hang_on_a_machine_that_runs(server: Server, tmp_path: Path) -> None:
+    """What cannot be seen from outside the agent can tell: where each thread of the program is."""
+    ended = _run_there(server, tmp_path, "fork_lock", "--attempts", "1", "--seconds", "1")
+    if "cannot read the machine's kernel log" in ended.out:
+        pytest.skip("this user may not read the kernel's log")
+    assert (ended.code, ended.outcomes) == (125, ["hang"]), ended.err
+    (attempt,) = ended.records("attempt")
+    finding = attempt["findings"][attempt["cause"]]
+    assert (finding["kind"], finding["frame"], len(finding["threads"])) == ("hang", "child_takes_lock", 3)
+
+
 def test_run_on_a_machine_with_a_wrong_key(server: Server, tmp_path: Path) -> None:
     server.vouch(server.folder / "other_key.pub")
     try:
