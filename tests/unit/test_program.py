@@ -256,6 +256,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "fork_lost_write": [{}, {"rounds": 1000000, "mib": 65536, "seed": 2**32 - 1}],
     "fork_mthp": [{}, {"kib": 64, "seed": 2**32 - 1}, {"kib": 1048576, "milliseconds": 86400000}],
     "fork_stale_pte": [{}, {"pages": 65536, "rounds": 1000000, "seed": 2**32 - 1}],
+    "fork_tear": [{}, {"where": "hugetlb", "pinned": False, "pages": 4096, "rounds": 1000000}],
     "fork_tlb": [{}, {"rounds": 100000}],
     "fork_time": [{}],
     "gup_fast_fork": [{}, {"rounds": 1000000}],
