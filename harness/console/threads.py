@@ -40,6 +40,7 @@ _WAITS_FOR_OTHERS = frozenset(
     """.split()
 )
 _INNARDS = re.compile(r"_*(?:GI_+)?(?:\w*futex\w*|syscall|syscall_cancel\w*|internal_syscall_cancel)")
+_NOWHERE = ("", "Z", "X")
 _STATES = {
     "R": "running",
     "S": "sleeping",
@@ -236,7 +237,7 @@ def first_stuck(threads: Sequence[Thread]) -> Thread | None:
     def order(thread: Thread) -> tuple[bool, bool, int, bool]:
         return _waits_for_others(thread), thread.state != "D", -depth[thread.pid], thread.state != "R"
 
-    alive = [thread for thread in threads if thread.state not in ("", "Z", "X")]
+    alive = [thread for thread in threads if thread.state not in _NOWHERE]
     return min(alive, key=order, default=None)
 
 
@@ -284,7 +285,9 @@ def describe(threads: Sequence[Thread], why: str, notes: Iterable[str] = ()) -> 
         for thread in members:
             lines += ["", f"  thread {thread.tid} ({thread.comm}), {_doing(thread)}"]
             lines += [f"    {line}" for line in with_sources(thread.frames)]
-            if thread.frames and not thread.whole:
+            if not thread.frames and thread.state not in _NOWHERE:
+                lines.append("    (no stack: it did not stop, or runs another program)")
+            elif thread.frames and not thread.whole:
                 lines.append("    (the rest of the stack was not found)")
             if thread.kernel:
                 lines.append("   in the kernel:")

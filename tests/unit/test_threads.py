@@ -341,9 +341,10 @@ def test_what_a_person_reads() -> None:
         **{"wchan": "do_wait", "system_call": 61, "frames": frames, "kernel": kernel, "whole": False},
     )
     child = dataclasses.replace(thread(20, "spin", parent=10, state="R"), whole=True)
-    assert describe([waits, child], "p did not end", ["7 more"]).splitlines() == [
+    blank, zombie = thread(21, pid=20, state="R"), thread(22, pid=20, state="Z")
+    assert describe([waits, child, blank, zombie], "p did not end", ["7 more"]).splitlines() == [
         "p did not end",
-        "processes: 2, threads: 2",
+        "processes: 2, threads: 4",
         "7 more",
         "thread 20 seems to keep the others waiting",
         "? marks frames that were found by a guess",
@@ -362,6 +363,11 @@ def test_what_a_person_reads() -> None:
         "",
         "  thread 20 (p), running",
         "    spin",
+        "",
+        "  thread 21 (p), running",
+        "    (no stack: it did not stop, or runs another program)",
+        "",
+        "  thread 22 (p), a zombie",
     ]
 
 
