@@ -19,6 +19,7 @@ from harness.console.objectfile import Line, ObjectFile, Spot
 from harness.console.report import bare
 from harness.console.unwind import CallFrames, Place, Stack, unwind
 from harness.errors import CowpenError, UserError
+from harness.process import StoppingError
 
 _PAGE = 4096
 _WORD = (1 << 64) - 1
@@ -114,6 +115,8 @@ class Binary:
             return {}
         try:
             found = self._object.lines([Spot("", address) for address in wanted])
+        except StoppingError:
+            raise
         except CowpenError as error:
             self.lacks.append(str(error))
             return {}
