@@ -14,7 +14,9 @@ pytestmark = pytest.mark.guest
 
 @pytest.mark.bug("fork-tears-pinned-page", variant="all", attempts=20, confidence=0.999999)
 def test_fork_tear(trial: Trial) -> None:
-    """At a rate of 90 % or more where pages are pinned. 120 of 120 were seen on both kernels and architectures together,
-    which is 96 % at least: at that rate the six misses near the beginning that decide against it do not come once in a
-    million."""
+    """At a rate of 90 % or more where pages are pinned.
+
+    120 of 120 were seen on both kernels and architectures together, which is 96 % at least: at that rate the six
+    misses near the beginning that decide against it do not come once in a million.
+    """
     assert trial.as_expected, trial.explain()
