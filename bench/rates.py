@@ -10,6 +10,7 @@ not as expected.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import subprocess
@@ -59,6 +60,18 @@ def _wanted(cell: Cell, names: list[str], kernels: list[str] | None) -> bool:
     return named and (not kernels or cell.kernel in kernels)
 
 
+def _keep(line: Line) -> None:
+    """Put the line into the documents; another one of us, for another architecture, may do so at the same time."""
+    folder = os.open(DATA.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        lines = rates_page.read(DATA) | {line.key: line}
+        rates_page.store(lines, DATA)
+        rates_page.write(lines, PAGE)
+    finally:
+        os.close(folder)
+
+
 def main() -> None:
     """Measure, print the lines, and with ``--write`` put each into the documents."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -91,10 +104,7 @@ def main() -> None:
             unexpected |= line.as_expected == "no"
             print(line.text(), flush=True)
             if options.write:
-                # Read again: another one may have been measured meanwhile, for another architecture say.
-                lines = rates_page.read(DATA) | {line.key: line}
-                rates_page.store(lines, DATA)
-                rates_page.write(lines, PAGE)
+                _keep(line)
     sys.exit(1 if unexpected else 0)
 
 
