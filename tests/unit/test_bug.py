@@ -1,6 +1,8 @@
 """The catalogue: loading, versions, signatures, expectations."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -286,3 +288,14 @@ verdict = "reproduced"
         UserError, match=r"expectations\.0\.variants: expected variants of a program, not 'meny'"
     ):
         load_text(tmp_path, with_variants(more.replace('"many"', '"meny"')))
+
+
+def test_each_bug_has_a_module_of_tests_for_each_of_its_programs() -> None:
+    """tests/bugs is the regression suite: nothing of the catalogue is left out of it."""
+    folder = Path(__file__).resolve().parents[1] / "bugs"
+    for bug in list_bugs():
+        text = (folder / f"test_{bug.id.replace('-', '_')}.py").read_text(encoding="utf-8")
+        marks = re.findall(r'@pytest\.mark\.bug\("([^"]+)"(?:, program="([^"]+)")?', text)
+        assert {mark[0] for mark in marks} == {bug.id}
+        tested = {name for _, name in marks if name} or {program.name for program in bug.programs}
+        assert tested == {program.name for program in bug.programs}
