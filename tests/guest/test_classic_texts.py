@@ -68,10 +68,10 @@ def test_forkscrew(arch: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_dma_thread(arch: str, tmp_path: Path) -> None:
-    """What is lost is the end of a worker's data, as in the report, or the beginning of its neighbour's.
+    """The end of a worker's data is lost, as in the report, or the beginning of its neighbour's.
 
-    With 40 workers 12 of 15 attempts had the report's case, 55 % or more (95 % interval): 20 without have a chance of
-    1 in 8 million.
+    With 40 workers 12 of 15 attempts had the report's case, 55 % or more (95 % interval): 20 without it have a chance
+    of 1 in 8 million.
     """
     texts = reproduced("dma_thread", arch, tmp_path, 20, "--set", "workers=40")
     found = [match for text in texts for match in DMA_THREAD.finditer(text)]
