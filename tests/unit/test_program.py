@@ -251,7 +251,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     ],
     "direct_pin_fork": [{}, {"device": "/mnt/file", "rounds": 1000000, "seed": 2**32 - 1}],
     "everyday": [{}],
-    "exec_migrate": [{}, {"rounds": 1000000}],
+    "exec_migrate": [{}, {"rounds": 1000000, "source": "compaction"}],
     "fork_batch": [{}, {"kib": 64}, {"kib": 1048576}],
     "fork_lost_write": [{}, {"rounds": 1000000, "mib": 65536, "seed": 2**32 - 1}],
     "fork_mthp": [{}, {"kib": 64, "seed": 2**32 - 1}, {"kib": 1048576, "milliseconds": 86400000}],
