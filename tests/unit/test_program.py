@@ -269,6 +269,7 @@ CORNERS: dict[str, list[dict[str, par.Value]]] = {
     "pthread_read_and_fork": [{}, {"threads": 2048, "rounds": 100000}, {"memory": "hugetlb", "load": 64}],
     "threads_fork": [{}, {"rounds": 100000, "mib": 65536}],
     "uffd_fork": [{}, {"kinds": "anonymous"}],
+    "vma_migrate": [{}, {"source": "mbind", "rounds": 1000000, "milliseconds": 86400000, "seed": 2**32 - 1}],
     "smoke": [
         {},
         {"lines": 0, "exit": 4},
