@@ -758,3 +758,26 @@ def test_definitions_and_mutants(bench: Bench) -> None:
     (bench.kernels / "odd.toml").write_text('title = "x"\nsource = "linux"\nfragments = ["base"]\n')
     with pytest.raises(UserError, match=r"odd\.toml: source"):
         define("odd")
+
+
+@pytest.mark.skipif(not shutil.which("ccache"), reason="needs ccache")
+def test_what_assembly_takes_in_is_not_taken_from_ccache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an x86 image takes in the kernel; C is still taken from there."""
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
+    words = dict(word.split("=", 1) for word in buildtree.make_words(X86_64, "") if "=" in word)
+    (tmp_path / "piggy.S").write_text('.section .rodata\n.incbin "blob"\n')
+    (tmp_path / "plain.c").write_text("int plain;\n")
+
+    def compile_one(name: str, flags: str) -> bytes:
+        command = [*words["CC"].split(), *words[flags].split(), "-Wp,-MMD,.d", "-c", "-o", "object", name]
+        tools.run(command, cwd=tmp_path, env=buildtree.environment(), seconds=60)
+        return (tmp_path / "object").read_bytes()
+
+    for blob in (b"one kernel", b"the second"):
+        (tmp_path / "blob").write_bytes(blob)
+        assert blob in compile_one("piggy.S", "KAFLAGS")
+        compile_one("plain.c", "KCFLAGS")
+    statistics = tools.run(["ccache", "--print-stats"], env=buildtree.environment(), seconds=60).stdout
+    assert "direct_cache_hit\t1\n" in statistics
