@@ -29,7 +29,7 @@ from harness.kernel.source import Source
 
 KIND = "built"
 PROVENANCE = "provenance.json"
-_FORMAT = "built-3"  # another one when kernels are built differently
+_FORMAT = "built-4"  # another one when kernels are built differently
 # What a patch says before it changes anything.
 _TEXT = re.compile(r"\A(?:(?!--- |diff ).*\n)*")
 # What it takes to build a module for a kernel whose tree is gone; as scripts/package/install-extmod-build has it.
