@@ -30,7 +30,16 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_only_the_mutant_shows_its_bug(built: str, tmp_path: Path) -> None:
     """No race: the mutant shows it in every attempt."""
-    words = ("run", "lkml-2023-fork-batch", "--kernel", built, "--arch", "x86_64", "--attempts", "2")
+    words = (
+        "run",
+        "lkml-2023-fork-batch/fork_batch",
+        "--kernel",
+        built,
+        "--arch",
+        "x86_64",
+        "--attempts",
+        "2",
+    )
     ended = cowpen(*words, "--json", folder=tmp_path)
     assert ended.code == (1 if built == MUTANT else 0), ended.err
     assert ended.outcomes == [("reproduced" if built == MUTANT else "clean")] * 2
