@@ -26,19 +26,28 @@ static inline pid_t cowpen_fork(void)
 }
 
 /*
+ * The system call alone. The C library's fork() looks at the stacks of all threads, in the child; of threads that are
+ * apart (cowpen_start_apart()) they are not there. FLAGS: 0, or of those that clone() has.
+ */
+static inline pid_t cowpen_fork_plainly(unsigned long flags)
+{
+	pid_t child;
+
+	fflush(stdout);
+	child = (pid_t)syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, NULL);
+	if (child < 0)
+		cowpen_trouble("clone: %s", strerror(errno));
+	return child;
+}
+
+/*
  * The same, and the calling thread does not come back before the child has ended. So it takes no fault meanwhile, and
  * makes no CPU flush its TLB: of its stack, say, which is write-protected as all memory is.
  */
 static inline pid_t cowpen_fork_and_sleep(void)
 {
-	pid_t child;
-
-	fflush(stdout);
 	/* vfork() without the shared memory, for which the C library has no name. */
-	child = (pid_t)syscall(SYS_clone, CLONE_VFORK | SIGCHLD, NULL, NULL, NULL, NULL);
-	if (child < 0)
-		cowpen_trouble("clone: %s", strerror(errno));
-	return child;
+	return cowpen_fork_plainly(CLONE_VFORK);
 }
 
 static inline int cowpen_wait(pid_t child)

@@ -103,6 +103,19 @@ static inline void cowpen_page_numbers(int fd, uint64_t first, size_t count, uin
 		memset(numbers, 0, count * sizeof(*numbers));
 }
 
+/* The frame of a page of this process; 0: there is none, or it is not told. */
+static inline uint64_t cowpen_page_frame(const unsigned char *of)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t number = 0;
+
+	if (pagemap < 0)
+		return 0;
+	cowpen_page_numbers(pagemap, (uintptr_t)of / cowpen_page_size(), 1, &number);
+	close(pagemap);
+	return number & COWPEN_PFN_BITS;
+}
+
 /* Whether the page frames of COUNT pages, from page START of this process on, are the frames from FIRST on. */
 static inline bool cowpen_in_a_row(int pagemap, uint64_t start, size_t count, uint64_t first)
 {

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+/*% include "common/memory.h" %*/
+
 static inline void cowpen_start(pthread_t *thread, void *(*function)(void *), void *argument)
 {
 	int error = pthread_create(thread, NULL, function, argument);
@@ -32,6 +34,30 @@ static inline void cowpen_small_stacks(void)
 	pthread_attr_init(&attributes);
 	if (pthread_attr_setstacksize(&attributes, COWPEN_STACK) || pthread_setattr_default_np(&attributes))
 		cowpen_trouble("no stacks of %zu KiB", COWPEN_STACK >> 10);
+	pthread_attr_destroy(&attributes);
+}
+
+/*
+ * cowpen_start() for a thread that fork() does not disturb. What a thread writes to while another one forks it must have in
+ * its TLB, or it waits for mmap_lock until fork() is over: its stack first of all. This one's is left out of fork(),
+ * which therefore is cowpen_fork_plainly().
+ */
+static inline void cowpen_start_apart(pthread_t *thread, void *(*function)(void *), void *argument)
+{
+	size_t size = 1 << 20;
+	unsigned char *stack = cowpen_pages(size);
+	pthread_attr_t attributes;
+	int error;
+
+	/* All of it is there, too: a page fault would wait as well. */
+	memset(stack, 0, size);
+	if (madvise(stack, size, MADV_DONTFORK))
+		cowpen_trouble("madvise: %s", strerror(errno));
+	pthread_attr_init(&attributes);
+	pthread_attr_setstack(&attributes, stack, size);
+	error = pthread_create(thread, &attributes, function, argument);
+	if (error)
+		cowpen_trouble("pthread_create: %s", strerror(error));
 	pthread_attr_destroy(&attributes);
 }
 
