@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.guest
 
 
+# Its controls take ten seconds an attempt, and on a busy host their thread may not run beside any fork(): then they are
+# trouble, which is right, and no way to test something else.
+@pytest.mark.long
 @pytest.mark.bug("fork-tears-pinned-page", variant="all", attempts=20, confidence=0.999999)
 def test_fork_tear(trial: Trial) -> None:
     """At a rate of 90 % or more where pages are pinned.
