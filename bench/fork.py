@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 
 from bench.guests import guests, push_program
 from bench.report import Benchmark, Column, Options, Row, Spread, ratios
 from harness.arch import Arch
 from harness.errors import HostError
-from harness.guest.channel import Ending, Stream
 from harness.guest.machine import MachineShape
 from harness.program.program import load_program
+from harness.trial.fork_cost import printed
 from harness.trial.subject import Subject
 from harness.trial.target import GuestTarget
 
@@ -46,24 +45,16 @@ def _row(arch: Arch, options: Options) -> Row:
 
 
 def _printed(arch: Arch, options: Options) -> bytes:
-    """Standard output of the program in one guest; `HostError` if it did not end well."""
+    """Standard output of the program in one guest; `GuestError` if it did not end well."""
     settings = {"mib": str(_MIB), "rounds": str(options.rounds(_ROUNDS))}
     subject = Subject(program=load_program(_PROGRAM), settings=settings)
     target = GuestTarget(spec=_KERNEL, arch=arch, base=_SHAPE, cold=True)
     prepared = target.stage(subject, target.kernel(options.cache, options.tell), options.cache, options.tell)
-    output: dict[Stream, bytes] = defaultdict(bytes)
-
-    def hear(stream: Stream, data: bytes) -> None:
-        output[stream] += data
-
     with guests(prepared, 1) as (guest,):
         guest.ready()
         path = push_program(prepared, guest)
-        ended = guest.channel.run([path], seconds=prepared.program_seconds, on_output=hear)
-    if (ended.ending, ended.code) != (Ending.EXITED, 0):
-        said = output[Stream.STDERR].decode(errors="replace").strip()
-        raise HostError(f"{_PROGRAM} on {_KERNEL} for {arch.name} {ended.describe()}: {said}")
-    return output[Stream.STDOUT]
+        what = f"{_PROGRAM} on {_KERNEL} for {arch.name}"
+        return printed(guest, path, seconds=prepared.program_seconds, what=what)
 
 
 BENCHMARK = Benchmark(

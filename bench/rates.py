@@ -95,8 +95,7 @@ def main() -> None:
         for arch in cell.arches:
             if not _wanted(cell, options.names, options.kernel) or arch not in (options.arch or ARCHES):
                 continue
-            lines = rates_page.read(DATA)
-            if options.missing and Line.key_of(cell, arch) in lines:
+            if options.missing and Line.key_of(cell, arch) in rates_page.read(DATA):
                 continue
             if time.monotonic() > end:
                 sys.exit("out of time: --missing goes on from here")

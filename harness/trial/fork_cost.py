@@ -106,24 +106,26 @@ class _Timer:
 
     def milliseconds(self, mib: int) -> float:
         """The median of some forks."""
-        figures = sorted(float(figure) for figure in _LINE.findall(self._printed(mib)))
+        seconds, what = self._stages[mib].program_seconds, f"{_PROGRAM} on {self.displayed}"
+        said = printed(self._machine, _path(mib), seconds=seconds, what=what)
+        figures = sorted(float(figure) for figure in _LINE.findall(said))
         if len(figures) != _FORKS:
-            raise GuestError(f"{_PROGRAM} on {self.displayed} timed {len(figures)} of {_FORKS} forks")
+            raise GuestError(f"{what} timed {len(figures)} of {_FORKS} forks")
         return figures[_FORKS // 2]
 
-    def _printed(self, mib: int) -> bytes:
-        output: dict[Stream, bytes] = defaultdict(bytes)
 
-        def hear(stream: Stream, data: bytes) -> None:
-            output[stream] = (output[stream] + data)[:_MOST_PRINTED]
+def printed(machine: Machine, path: str, *, seconds: float, what: str) -> bytes:
+    """Standard output of a program that is in a machine; `GuestError` if it does not end well, named as ``what``."""
+    output: dict[Stream, bytes] = defaultdict(bytes)
 
-        ended = self._machine.channel.run(
-            [_path(mib)], seconds=self._stages[mib].program_seconds, on_output=hear
-        )
-        if (ended.ending, ended.code) != (Ending.EXITED, 0):
-            said = escape(output[Stream.STDERR].decode(errors="replace").strip())
-            raise GuestError(f"{_PROGRAM} on {self.displayed} {ended.describe()}: {said}")
-        return output[Stream.STDOUT]
+    def hear(stream: Stream, data: bytes) -> None:
+        output[stream] = (output[stream] + data)[:_MOST_PRINTED]
+
+    ended = machine.channel.run([path], seconds=seconds, on_output=hear)
+    if (ended.ending, ended.code) != (Ending.EXITED, 0):
+        said = escape(output[Stream.STDERR].decode(errors="replace").strip())
+        raise GuestError(f"{what} {ended.describe()}: {said}")
+    return output[Stream.STDOUT]
 
 
 @contextmanager
